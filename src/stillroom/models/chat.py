@@ -1,0 +1,123 @@
+"""The ChatModel door: what is asked of a model, and what it may reply.
+
+Teachers, labellers, judges and students all stand behind it. Pipeline code hands over requests
+and iterates over replies; concurrency, batching, retries and protocols stay behind the door.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+from typing import Literal, Protocol
+
+Role = Literal["system", "user", "assistant"]
+FinishReason = Literal["stop", "length", "content_filter"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are drawn. None leaves a setting to the server's default, and says so in the key.
+
+    Attributes:
+        temperature: 0 (greedy) or above.
+        top_p: Nucleus share, above 0 and up to 1.
+        max_tokens: Completion tokens at most, thinking included.
+    """
+
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """One completion that is wanted: the identity of what the ledger keeps.
+
+    Attributes:
+        model: Frozen model name, as in the recipe; never an address.
+        messages: The rendered conversation, system prompt included.
+        sampling: How tokens are drawn.
+        draw: Which sample of the same question this is, from 0.
+    """
+
+    model: str
+    messages: tuple[Message, ...]
+    sampling: Sampling
+    draw: int = 0
+
+    @cached_property
+    def key(self) -> bytes:
+        """Sixteen bytes: model, messages, sampling and draw, and nothing else.
+
+        Where the model is served, who asks and when are not in it, so an answer once paid for
+        serves every recipe, machine and process that asks the same.
+        """
+        content = [
+            self.model,
+            [[m.role, m.content] for m in self.messages],
+            [self.sampling.temperature, self.sampling.top_p, self.sampling.max_tokens],
+            self.draw,
+        ]
+        canonical = json.dumps(content, ensure_ascii=True, separators=(",", ":"))
+        return blake2b(canonical.encode(), digest_size=16).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What a model answered, with its thinking already apart.
+
+    Attributes:
+        reasoning: The thinking; None when the model showed none.
+        answer: The visible part; empty when the thinking never ended.
+        finish_reason: ``stop``, or ``length`` when max_tokens cut it, or ``content_filter``.
+        prompt_tokens: Tokens of the prompt, as the server counted them.
+        completion_tokens: Tokens of the completion, thinking included.
+    """
+
+    reasoning: str | None
+    answer: str
+    finish_reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A request that got no completion after all retries.
+
+    Attributes:
+        reason: One word for counting: ``timeout``, ``refused``, ``too_long``, ``bad_reply``, ...
+        message: The server's own words, shortened to 500 characters, without keys.
+    """
+
+    reason: str
+    message: str
+
+
+Reply = Completion | Failure
+
+
+class ChatModel(Protocol):
+    """One door for every model.
+
+    ``complete`` replies to each request exactly once, in any order, as soon as each reply is
+    known. It pulls from ``requests`` only as fast as it can work, so the iterable may be endless
+    and memory stays bounded. Draws of one question should arrive one after another: an engine
+    may then share their prompt. Closing the iterator stops the work in flight.
+
+    Raises:
+        ModelError: If the model cannot be used at all: wrong address, key refused, no weights.
+    """
+
+    def complete(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Reply]]:
+        """Reply to each request once, in any order."""
+        ...

@@ -1,0 +1,1 @@
+"""Pure functions on strings: normal forms, boxed answers, think tags."""
