@@ -1,0 +1,185 @@
+"""`answer`: k draws of a teacher for each question.
+
+Buying and writing are apart. First every completion that the ledger lacks is bought, in one
+stream over all questions, so that a server never idles between shards. Then the rows are written
+out of the ledger. A run that is killed has lost nothing: what was bought is in the ledger.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import polars as pl
+from pydantic import Field
+
+from stillroom.models.buy import buy
+from stillroom.models.chat import Completion, Failure, Message, Request, Sampling
+from stillroom.rows import ANSWER, Kind, Schema, Shape, content_id, dropped
+from stillroom.steps.base import Calls, Misfit, ModelSpec, Out, Runtime, Step, Tick
+from stillroom.store.artifact import Delta
+from stillroom.store.table import Table
+
+SHARD = 4_096
+"""Answers per shard, about: 120 MB of traces at 30 KB each."""
+
+
+class Answer(Step):
+    """Ask a teacher, k times for each question.
+
+    Draws are numbered from 0 and named by their content, so asking for 16 after 4 buys 12.
+
+    Attributes:
+        model: Role of the teacher in the recipe's ``models``.
+        draws: Answers per question, k.
+        prefix: Text before the question.
+        suffix: Text after the question, such as a request for a boxed answer.
+    """
+
+    STEP: ClassVar[str] = "answer"
+    VERSION: ClassVar[int] = 1
+    DELTA: ClassVar[Delta] = "rows"
+    TAKES: ClassVar[Kind | None] = "questions"
+
+    model: str | ModelSpec = "teacher"
+    draws: int = Field(1, ge=1, le=10_000)
+    prefix: str = ""
+    suffix: str = ""
+
+    @classmethod
+    def shorthand(cls, value: Any) -> Any:
+        """Take a bare word as the model's role."""
+        return {"model": value}
+
+    def bind(self, models: Mapping[str, ModelSpec]) -> Self:
+        """Replace the role by the model."""
+        if isinstance(self.model, ModelSpec):
+            return self
+        if self.model not in models:
+            raise Misfit(
+                f"answer.model is {self.model!r}, which is not a role in models; "
+                f"the roles are {', '.join(models) or 'none'}"
+            )
+        return self.model_copy(update={"model": models[self.model]})
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The teacher."""
+        assert isinstance(self.model, ModelSpec), "an answer step runs after `bind`"
+        return self.model
+
+    def reads(self, shape: Shape) -> Sequence[str]:
+        """Read the question."""
+        return ("question",)
+
+    def adds(self, shape: Shape) -> Schema:
+        """Write rows of answers."""
+        return ANSWER
+
+    def check(self, shape: Shape | None) -> Shape:
+        """Turn questions into answers; the question's columns can still be read."""
+        super().check(shape)
+        assert shape is not None
+        behind = {n: t for n, t in shape.columns.items() if n not in ANSWER}
+        return Shape("answers", {**ANSWER, **behind})
+
+    def requests(self, question: str) -> list[Request]:
+        """Word the question for the teacher, once per draw."""
+        spec = self.spec
+        system = (Message("system", spec.system),) if spec.system else ()
+        messages = (*system, Message("user", f"{self.prefix}{question}{self.suffix}"))
+        sampling = Sampling(spec.temperature, spec.top_p, spec.max_tokens)
+        return [Request(spec.name, messages, sampling, draw) for draw in range(self.draws)]
+
+    def calls(self, inputs: Sequence[Table], rt: Runtime) -> Calls:
+        """Count the draws, and those that the ledger lacks."""
+        (table,) = inputs
+        ledger = rt.ledger()
+        missing = 0
+        for index, start, n in self._parts(table):
+            frame = table.frame(index, "id", "question").slice(start, n)
+            keys = [r.key for q in frame["question"] for r in self.requests(q)]
+            missing += len(ledger.missing(keys))
+        return Calls(self.spec.name, table.height * self.draws, missing)
+
+    def _parts(self, table: Table) -> Iterator[tuple[int, int, int]]:
+        """Split shards of questions into parts of about `SHARD` answers: shard, start, length."""
+        size = max(1, SHARD // self.draws)
+        for index in range(len(table.shards)):
+            height = table.shard(index, "id").select(pl.len()).collect().item()
+            for start in range(0, height, size):
+                yield index, start, min(size, height - start)
+
+    def run(self, inputs: Sequence[Table], out: Out, rt: Runtime) -> list[str]:
+        """Buy what is missing, then write the rows."""
+        (table,) = inputs
+        parts = list(self._parts(table))
+        todo = [(part, place) for part, place in enumerate(parts) if not out.has(part)]
+        rt.tick(Tick(of=table.height * self.draws))
+        ledger = rt.ledger()
+        price = rt.models.prices(self.spec.name)
+
+        def wanted() -> Iterator[Request]:
+            for _, (index, start, n) in todo:
+                for question in table.frame(index, "question").slice(start, n)["question"]:
+                    yield from self.requests(question)
+
+        def bought(request: Request, reply: Completion | Failure) -> None:
+            if isinstance(reply, Failure):
+                rt.tick(Tick(rows=1, failed=1))
+                return
+            usd = price.usd(reply.prompt_tokens, reply.completion_tokens) if price else None
+            rt.tick(Tick(rows=1, calls=1, tokens=reply.completion_tokens, usd=usd))
+
+        def reused(n: int) -> None:
+            rt.tick(Tick(rows=n, reused=n))
+
+        buy(
+            wanted(),
+            model=lambda: rt.models.open(self.spec.name),
+            ledger=ledger,
+            on_reply=bought,
+            on_reused=reused,
+            reasoning=self.spec.reasoning,
+        )
+        for part, (index, start, n) in todo:
+            frame = table.frame(index, "id", "question").slice(start, n)
+            rows, lost = self._rows(frame, ledger)
+            out.write(part, rows, rows_in=n * self.draws, lost=lost, parent=index)
+        return []
+
+    def _rows(self, frame: pl.DataFrame, ledger: Any) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Write answers out of the ledger; draws that failed for good become drops."""
+        asked = [
+            (row_id, request)
+            for row_id, question in frame.iter_rows()
+            for request in self.requests(question)
+        ]
+        keys = [request.key for _, request in asked]
+        completions = ledger.get_many(keys)
+        failures = ledger.failures([k for k in keys if k not in completions])
+        rows: list[tuple[Any, ...]] = []
+        lost: list[tuple[str, str, str]] = []
+        for question_id, request in asked:
+            row_id = content_id("answer", question_id, request.key.hex())
+            reply = completions.get(request.key)
+            if reply is None:
+                failure = failures[request.key]
+                lost.append((row_id, failure.reason, f"{question_id} {failure.message}"))
+                continue
+            rows.append(
+                (
+                    row_id,
+                    question_id,
+                    request.draw,
+                    request.model,
+                    reply.reasoning,
+                    reply.answer,
+                    reply.finish_reason,
+                    reply.prompt_tokens,
+                    reply.completion_tokens,
+                )
+            )
+        ids, reasons, words = zip(*lost, strict=True) if lost else ((), (), ())
+        return (
+            pl.DataFrame(rows, schema=dict(ANSWER), orient="row"),
+            dropped(list(ids), list(reasons), witness=list(words)),
+        )

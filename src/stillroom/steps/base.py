@@ -1,0 +1,265 @@
+"""What a step is: fields that say what to compute, and a method that computes it.
+
+Fields enter the step's key; where and how it runs arrives as `Runtime` and never does.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, Self
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from stillroom.models.config import ModelsConfig
+from stillroom.models.ledger import Ledger
+from stillroom.rows import Kind, Schema, Shape
+from stillroom.store.artifact import Delta
+from stillroom.store.table import Table
+
+
+class Misfit(ValueError):
+    """A step that does not fit where it stands; the loader adds file, line and path."""
+
+
+class Out(Protocol):
+    """Where a step puts its shards."""
+
+    def has(self, shard: int) -> bool:
+        """Tell whether a shard was finished before."""
+        ...
+
+    def write(
+        self,
+        shard: int,
+        data: pl.DataFrame | None,
+        *,
+        rows_in: int,
+        lost: pl.DataFrame | None = None,
+        parent: int | None = None,
+    ) -> None:
+        """Finish one shard."""
+        ...
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Progress of a running step, in numbers that add up.
+
+    Attributes:
+        rows: Rows that are done.
+        calls: Completions bought.
+        reused: Completions found in the ledger.
+        failed: Requests that failed for good.
+        tokens: Completion tokens bought.
+        usd: Money spent; None when the model's price is unknown.
+        of: Rows in all, once known.
+    """
+
+    rows: int = 0
+    calls: int = 0
+    reused: int = 0
+    failed: int = 0
+    tokens: int = 0
+    usd: float | None = None
+    of: int | None = None
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where and how steps run. Nothing in it may change what they compute.
+
+    Attributes:
+        models: Where models are served.
+        ledger: Opens the ledger of paid completions.
+        sources: Files that stand in for named sources (``--source NAME=FILE``).
+        workers: Processes for work on the CPU.
+        tick: Called as work gets done.
+    """
+
+    models: ModelsConfig
+    ledger: Callable[[], Ledger]
+    sources: Mapping[str, str] = field(default_factory=dict)
+    workers: int = 2
+    tick: Callable[[Tick], None] = lambda tick: None
+
+
+class ModelSpec(BaseModel):
+    """A model in a role: its frozen name and how it samples.
+
+    Attributes:
+        name: Frozen name, such as ``Qwen/QwQ-32B``; where it is served is in the user's config.
+        temperature: 0 (greedy) or above; None leaves it to the server.
+        top_p: Nucleus share, above 0 and up to 1; None leaves it to the server.
+        max_tokens: Completion tokens at most, thinking included; None leaves it to the server.
+        system: System prompt; none by default, as in OpenThoughts.
+        reasoning: Whether the model is known to think before it answers. When true and no
+            thinking arrives, the run stops.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1)
+    temperature: float | None = Field(None, ge=0, le=5)
+    top_p: float | None = Field(None, gt=0, le=1)
+    max_tokens: int | None = Field(None, ge=1)
+    system: str | None = None
+    reasoning: bool | None = None
+
+
+class Step(BaseModel, ABC):
+    """One line of a recipe.
+
+    Class attributes:
+        STEP: The word that a recipe uses.
+        VERSION: Raised whenever the same fields and input give other rows.
+        DELTA: What the step writes.
+        TAKES: Kind of rows that it needs; None for both.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True
+    )
+
+    STEP: ClassVar[str]
+    VERSION: ClassVar[int] = 1
+    DELTA: ClassVar[Delta]
+    TAKES: ClassVar[Kind | None] = None
+
+    as_: str | None = Field(
+        None, alias="as", pattern=r"^[A-Za-z][A-Za-z0-9_]*$",
+        description="A name for this step, so that a study or `stillroom show` can point at it.",
+    )  # fmt: skip
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, value: Any) -> Any:
+        return value if isinstance(value, Mapping | Step) else cls.shorthand(value)
+
+    @classmethod
+    def shorthand(cls, value: Any) -> Any:
+        """Turn what stands after the step's word into fields, where it is not a mapping."""
+        return value
+
+    @property
+    def label(self) -> str:
+        """The step's name in its domain."""
+        return self.as_ or self.STEP
+
+    def identity(self) -> dict[str, Any]:
+        """Return the fields that enter the key."""
+        return self.model_dump(mode="json", by_alias=True, exclude={"as_"})
+
+    def bind(self, models: Mapping[str, ModelSpec]) -> Self:
+        """Return this step with the recipe's models in place of their roles.
+
+        Raises:
+            Misfit: If a role is not among the recipe's models.
+        """
+        return self
+
+    def outside(self, rt: Runtime) -> str | None:
+        """Digest the content that comes from outside the store, such as a source file."""
+        return None
+
+    @abstractmethod
+    def reads(self, shape: Shape) -> Sequence[str]:
+        """Name the columns that are read from a table of this shape."""
+
+    def adds(self, shape: Shape) -> Schema:
+        """Name and type the columns that are written, ``id`` left out."""
+        return {}
+
+    def check(self, shape: Shape | None) -> Shape:
+        """Check that the step fits a table, and return the shape of what comes out.
+
+        Raises:
+            Misfit: If the kind of rows is wrong or a column is missing.
+        """
+        if shape is None:
+            raise Misfit(f"{self.STEP} has no rows to work on; expected a source before it")
+        if self.TAKES is not None and shape.kind != self.TAKES:
+            before = {"answers": "after", "questions": "before"}[self.TAKES]
+            raise Misfit(
+                f"{self.STEP} works on {self.TAKES}, but here the rows are {shape.kind}; "
+                f"expected it {before} `answer`. Move it"
+            )
+        for column in self.reads(shape):
+            if column not in shape.columns:
+                raise Misfit(
+                    f"{self.STEP} reads the column {column!r}, which is not there; "
+                    f"the columns are {', '.join(shape.columns)}"
+                )
+        return shape.plus(self.adds(shape))
+
+    @abstractmethod
+    def run(self, inputs: Sequence[Table], out: Out, rt: Runtime) -> list[str]:
+        """Compute all shards that ``out`` does not have yet.
+
+        Returns:
+            Notes for the manifest: what a reader of the dataset card should know.
+        """
+
+    def calls(self, inputs: Sequence[Table], rt: Runtime) -> "Calls | None":
+        """Count the completions that a run would ask for; None if it asks no model."""
+        return None
+
+
+@dataclass(frozen=True)
+class Calls:
+    """Completions that a step needs.
+
+    Attributes:
+        model: Frozen model name.
+        wanted: Completions in all.
+        missing: Those that the ledger lacks.
+    """
+
+    model: str
+    wanted: int
+    missing: int
+
+
+class RowStep(Step):
+    """A step that is a pure function of one shard; resume by shard comes free."""
+
+    @abstractmethod
+    def shard(self, frame: pl.DataFrame, rt: Runtime) -> pl.DataFrame:
+        """Compute the delta of one shard.
+
+        Args:
+            frame: ``id`` and the columns of `reads`, in row order.
+            rt: Where and how.
+
+        Returns:
+            For columns: ``id`` and the columns of `adds`, one row per input row. For drops: the
+            columns of `stillroom.rows.DROP`.
+        """
+
+    def run(self, inputs: Sequence[Table], out: Out, rt: Runtime) -> list[str]:
+        """Compute shard after shard."""
+        (table,) = inputs
+        columns = dict.fromkeys(["id", *self.reads(table.shape)])
+        for index in range(len(table.shards)):
+            if out.has(index):
+                continue
+            frame = table.frame(index, *columns)
+            out.write(index, self.shard(frame, rt), rows_in=frame.height)
+            rt.tick(Tick(rows=frame.height))
+        return []
+
+
+def write_drops(table: Table, drops: pl.DataFrame, out: Out, rt: Runtime) -> None:
+    """Write drops that were found over a whole table to the shards in which their rows lie."""
+    for index in range(len(table.shards)):
+        if out.has(index):
+            continue
+        ids = table.frame(index, "id")
+        here = ids.join(drops, on="id", how="inner", maintain_order="left")
+        out.write(index, here.select(drops.columns), rows_in=ids.height)
+        rt.tick(Tick(rows=ids.height))
+
+
+def with_shards(table: Table, *columns: str) -> Iterator[tuple[int, pl.DataFrame]]:
+    """Read columns shard after shard, with the shard's number."""
+    yield from enumerate(table.frames(*columns))

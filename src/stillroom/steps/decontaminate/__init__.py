@@ -1,0 +1,1 @@
+"""Drop questions that a benchmark asks."""

@@ -1,0 +1,1 @@
+"""Drop questions that the dataset already has."""

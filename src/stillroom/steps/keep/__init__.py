@@ -1,0 +1,1 @@
+"""Choose: drop rows by what was measured."""

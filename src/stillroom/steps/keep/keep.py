@@ -1,0 +1,150 @@
+"""`keep`: choose rows by what was measured. Choosing is free, so it is apart from measuring."""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Self
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from stillroom.rows import Shape, dropped
+from stillroom.steps.base import Misfit, Out, Runtime, Step, Tick, write_drops
+from stillroom.steps.sampling import lottery, place
+from stillroom.store.artifact import Delta
+from stillroom.store.table import Table
+
+Scalar = bool | int | float | str
+
+
+class Band(BaseModel):
+    """Numbers from ``min`` to ``max``, both included; one of them may be missing."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min: float | None = None
+    max: float | None = None
+
+    @model_validator(mode="after")
+    def _one_border(self) -> Self:
+        if self.min is None and self.max is None:
+            raise ValueError("neither min nor max is given; expected at least one")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min:g} is above max {self.max:g}; expected it below")
+        return self
+
+
+class Keep(Step):
+    """Keep the rows that meet conditions, or the n rows with the highest value.
+
+    A row whose value is unknown (null) meets no condition and is dropped with the reason
+    ``<column> unknown``, apart from those that were measured and failed.
+
+    Attributes:
+        where: Column to what it must be: a value, a list of values, or ``{min: , max: }``.
+        top: Keep so many rows with the highest values of ``by``.
+        lowest: Keep so many rows with the lowest values of ``by``.
+        by: Column to order by, for top and lowest; ties are broken by a seeded draw.
+        per: Choose top or lowest within each value of this column, such as ``source``.
+        seed: Of the draw between ties.
+    """
+
+    STEP: ClassVar[str] = "keep"
+    DELTA: ClassVar[Delta] = "drops"
+
+    where: Mapping[str, Band | tuple[Scalar, ...] | Scalar] | None = None
+    top: int | None = Field(None, ge=0)
+    lowest: int | None = Field(None, ge=0)
+    by: str | None = None
+    per: str | None = None
+    seed: int = 42
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Self:
+        given = [n for n in ("where", "top", "lowest") if getattr(self, n) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"{' and '.join(given) or 'nothing'} given; expected one of where, top, lowest"
+            )
+        if (self.where is None) != (self.by is not None):
+            raise ValueError(
+                "by goes with top and lowest, and only with them; "
+                f"expected {'no by' if self.by else 'by: COLUMN'}"
+            )
+        if self.per and self.where is not None:
+            raise ValueError("per goes with top and lowest; expected no per beside where")
+        return self
+
+    def reads(self, shape: Shape) -> Sequence[str]:
+        """Read the columns that decide."""
+        if self.where is not None:
+            return tuple(self.where)
+        return tuple(c for c in (self.by, self.per) if c)
+
+    def check(self, shape: Shape | None) -> Shape:
+        """Check that numbers are compared with numbers."""
+        result = super().check(shape)
+        assert shape is not None
+        ordered = [self.by] if self.by else []
+        ordered += [c for c, rule in (self.where or {}).items() if isinstance(rule, Band)]
+        for column in ordered:
+            if column and not shape.columns[column].is_numeric():
+                raise Misfit(
+                    f"keep orders by {column!r}, which is {shape.columns[column]}; "
+                    "expected a column of numbers"
+                )
+        return result
+
+    def run(self, inputs: Sequence[Table], out: Out, rt: Runtime) -> list[str]:
+        """Drop what does not meet the rule."""
+        (table,) = inputs
+        if self.where is None:
+            write_drops(table, self._beyond(table), out, rt)
+            return []
+        for index in range(len(table.shards)):
+            if out.has(index):
+                continue
+            frame = table.frame(index, "id", *self.where)
+            out.write(index, self._failing(frame), rows_in=frame.height)
+            rt.tick(Tick(rows=frame.height))
+        return []
+
+    def _failing(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Find rows that fail; the first failing condition is the reason."""
+        reason, score = pl.lit(None, pl.String), pl.lit(None, pl.Float64)
+        for column, rule in reversed((self.where or {}).items()):
+            value = pl.col(column)
+            tests: list[tuple[pl.Expr, str | pl.Expr]] = [(value.is_null(), f"{column} unknown")]
+            if isinstance(rule, Band):
+                if rule.min is not None:
+                    tests.append((value < rule.min, f"{column} below {rule.min:g}"))
+                if rule.max is not None:
+                    tests.append((value > rule.max, f"{column} above {rule.max:g}"))
+            else:
+                wanted = rule if isinstance(rule, tuple) else (rule,)
+                words = pl.format(f"{column} is {{}}", value.cast(pl.String))
+                tests.append((~value.is_in(list(wanted)), words))
+            for failed, name in reversed(tests):
+                text = pl.lit(name) if isinstance(name, str) else name
+                reason = pl.when(failed).then(text).otherwise(reason)
+                if isinstance(rule, Band):
+                    score = pl.when(failed).then(value.cast(pl.Float64)).otherwise(score)
+        marked = frame.select("id", reason.alias("reason"), score.alias("score"))
+        marked = marked.filter(pl.col("reason").is_not_null())
+        return marked.with_columns(pl.lit(None, pl.String).alias("witness"))
+
+    def _beyond(self, table: Table) -> pl.DataFrame:
+        n = self.top if self.top is not None else self.lowest
+        by = str(self.by)
+        rows = table.scan("id", *self.reads(table.shape)).collect(engine="streaming")
+        rows = rows.with_columns(lottery(rows["id"], self.seed))
+        value = -pl.col(by) if self.top is not None else pl.col(by)
+        known = rows.filter(pl.col(by).is_not_null()).with_columns(value.alias("order"))
+        beyond = known.sort("order", "lot", "id").filter(place(self.per) >= n)
+        side = f"not in the {'top' if self.top is not None else 'lowest'} {n}"
+        unknown = rows.filter(pl.col(by).is_null())["id"]
+        return pl.concat(
+            [
+                dropped(beyond["id"], side, score=beyond[by].cast(pl.Float64)),
+                dropped(unknown, f"{by} unknown"),
+            ]
+        )
+

@@ -1,0 +1,1 @@
+"""Measure: add columns, drop nothing."""

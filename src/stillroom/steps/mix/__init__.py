@@ -1,0 +1,1 @@
+"""Several chains of questions become one."""

@@ -1,0 +1,94 @@
+"""Remote files brought to the local disk, once, and checked against what the recipe pins."""
+
+import fnmatch
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from stillroom.errors import SourceError
+from stillroom.steps.source.files import format_of, sha256_of
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def cache_folder() -> Path:
+    """Return the folder for fetched files: ``$STILLROOM_CACHE``, or ``~/.cache/stillroom``."""
+    return Path(os.environ.get("STILLROOM_CACHE") or Path.home() / ".cache" / "stillroom")
+
+
+def fetch_url(url: str, sha256: str) -> Path:
+    """Bring the file behind a URL to the local disk.
+
+    Any address that fsspec knows will do: ``https://``, ``s3://``, ``gs://`` and so on, with the
+    matching extra installed.
+
+    Raises:
+        SourceError: If it cannot be fetched, or is not the file that was pinned.
+    """
+    import fsspec
+
+    name = url.rsplit("/", 1)[-1].split("?")[0]
+    format_of(name)
+    target = cache_folder() / "files" / sha256 / name
+    if target.is_file():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f"{name}.{os.getpid()}.partial")
+    try:
+        with fsspec.open(url, "rb") as remote, partial.open("wb") as local:
+            while block := remote.read(1 << 20):
+                local.write(block)
+    except Exception as error:  # each of fsspec's back ends raises errors of its own
+        partial.unlink(missing_ok=True)
+        raise SourceError(
+            f"{url}: cannot be fetched ({type(error).__name__}: {error}). Check the address and "
+            "the network, or pass --source NAME=FILE with a copy."
+        ) from error
+    found = sha256_of(partial)
+    if found != sha256:
+        partial.unlink()
+        raise SourceError(
+            f"{url}: sha256 is {found}, but the recipe pins {sha256}. "
+            "The file changed: pin the new sum, or restore it."
+        )
+    partial.replace(target)
+    return target
+
+
+def fetch_hub(repo: str, revision: str, pattern: str) -> Sequence[Path]:
+    """Bring files of a Hugging Face dataset repository to the local disk.
+
+    Args:
+        repo: ``owner/name``.
+        revision: A whole commit hash, so that the content can never change.
+        pattern: Which files, as a shell pattern such as ``main/train-*.parquet``.
+
+    Returns:
+        Local paths, sorted by their name in the repository.
+
+    Raises:
+        SourceError: If the hub cannot be reached or no file matches.
+    """
+    from huggingface_hub import HfApi, hf_hub_download
+
+    where = f"hub {repo}@{revision[:12]}"
+    try:
+        names = HfApi().list_repo_files(repo, repo_type="dataset", revision=revision)
+        matching = sorted(n for n in names if fnmatch.fnmatch(n, pattern))
+        if not matching:
+            raise SourceError(
+                f"{where}: no file matches {pattern!r}; "
+                f"its files are {', '.join(sorted(names)[:20])}. Correct `files`."
+            )
+        return [
+            Path(hf_hub_download(repo, name, repo_type="dataset", revision=revision))
+            for name in matching
+        ]
+    except SourceError:
+        raise
+    except Exception as error:  # the hub's client raises errors of several libraries
+        raise SourceError(
+            f"{where}: cannot be fetched ({type(error).__name__}: {str(error).splitlines()[0]}). "
+            "Check the network and the name, or pass --source NAME=FILE with a copy."
+        ) from error

@@ -1,0 +1,145 @@
+"""Records out of files: JSON Lines, CSV and Parquet, local or remote, compressed or not.
+
+A line that cannot be read is a counted `Broken` record, not the end of the run and not silence. A
+file that cannot be read at all is an error that names it.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import polars as pl
+
+from stillroom.errors import SourceError
+
+SUFFIXES = (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".parquet")
+COMPRESSIONS = (".zst", ".gz", ".bz2", ".xz")
+BATCH = 10_000
+
+Record = Mapping[str, Any]
+
+
+class Broken(NamedTuple):
+    """A record that could not be read.
+
+    Attributes:
+        reason: ``invalid_utf8``, ``broken_json`` or ``not_an_object``.
+        raw: What stood there, for its identity.
+        place: File name and line.
+    """
+
+    reason: str
+    raw: bytes
+    place: str
+
+
+def read_records(path: Path, columns: Iterable[str]) -> Iterator[Record | Broken]:
+    """Read a file record by record.
+
+    Args:
+        path: A local file; its ending tells the format.
+        columns: Columns that are wanted; others are not read where the format allows.
+
+    Raises:
+        SourceError: If the file is missing, unreadable, or of an unknown format.
+    """
+    form = format_of(path.name)
+    if not path.is_file():
+        raise SourceError(f"{path}: no such file. Check the path, or pass --source NAME=FILE.")
+    try:
+        if form in (".jsonl", ".ndjson"):
+            yield from _read_lines(path)
+        elif form == ".json":
+            yield from _read_json(path)
+        elif form == ".parquet":
+            yield from _read_frames(pl.scan_parquet(path), columns)
+        else:
+            separator = "\t" if form == ".tsv" else ","
+            frame = pl.scan_csv(path, separator=separator, infer_schema=False)
+            yield from _read_frames(frame, columns)
+    except (OSError, EOFError, pl.exceptions.PolarsError) as error:
+        raise SourceError(
+            f"{path}: cannot be read as {form} ({_first_line(error)}). "
+            "Check that the file is whole and its ending is right."
+        ) from error
+
+
+def format_of(name: str) -> str:
+    """Tell a file's format by its name.
+
+    Raises:
+        SourceError: If the ending is unknown.
+    """
+    suffixes = Path(name.lower()).suffixes
+    form = next((s for s in reversed(suffixes) if s not in COMPRESSIONS), "")
+    if form not in SUFFIXES:
+        raise SourceError(
+            f"{name}: unknown ending {form!r}; expected one of {', '.join(SUFFIXES)}, "
+            f"with {', '.join(COMPRESSIONS)} after it if the file is compressed. Rename it."
+        )
+    return form
+
+
+def _read_lines(path: Path) -> Iterator[Record | Broken]:
+    with _open(path) as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            place = f"{path.name}:{number}"
+            try:
+                record = json.loads(line)
+            except UnicodeDecodeError:
+                yield Broken("invalid_utf8", line, place)
+            except ValueError:
+                yield Broken("broken_json", line, place)
+            else:
+                if isinstance(record, dict):
+                    yield record
+                else:
+                    yield Broken("not_an_object", line, place)
+
+
+def _read_json(path: Path) -> Iterator[Record | Broken]:
+    try:
+        with _open(path) as file:
+            content = json.load(file)
+    except ValueError as error:
+        raise SourceError(
+            f"{path}: not JSON ({error}); expected a list of objects. If each line is an object, "
+            "name the file .jsonl."
+        ) from None
+    if not isinstance(content, list):
+        raise SourceError(
+            f"{path}: a {type(content).__name__}; expected a list of objects. Convert it."
+        )
+    for number, record in enumerate(content):
+        if isinstance(record, dict):
+            yield record
+        else:
+            yield Broken("not_an_object", json.dumps(record).encode(), f"{path.name}[{number}]")
+
+
+def _read_frames(frame: pl.LazyFrame, columns: Iterable[str]) -> Iterator[Record]:
+    there = frame.collect_schema().names()
+    frame = frame.select([c for c in dict.fromkeys(columns) if c in there])
+    for batch in frame.collect_batches(chunk_size=BATCH, maintain_order=True):
+        yield from batch.iter_rows(named=True)
+
+
+def _open(path: Path) -> IO[bytes]:
+    import fsspec
+
+    file: IO[bytes] = fsspec.open(str(path), "rb", compression="infer").open()
+    return file
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def sha256_of(path: Path) -> str:
+    """Digest a file as the hub and `sha256sum` do."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,84 @@
+"""Questions that are generated: our own task families, and the tasks of reasoning-gym."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field
+
+from stillroom.errors import SetupError, SourceError
+from stillroom.rows import Schema
+
+
+class Procedural(BaseModel):
+    """Task families of our own, with exact references.
+
+    Attributes:
+        n: Questions to make.
+        families: Which families, in equal shares; all by default.
+        levels: Which levels of difficulty, 1 (easy) to 5, in equal shares.
+        flaws: Share of questions with each flaw, such as ``{near_duplicate: 0.05}``.
+        seed: Other seeds give other questions of the same kinds.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    COLUMNS: ClassVar[Schema] = {
+        "family": pl.String(),
+        "level": pl.Int64(),
+        "flaw": pl.String(),
+    }
+
+    n: int = Field(ge=1)
+    families: tuple[str, ...] | None = None
+    levels: tuple[int, ...] = (1, 2, 3, 4, 5)
+    flaws: Mapping[str, float] = {}
+    seed: int = 0
+
+    def records(self) -> Iterator[Mapping[str, Any]]:
+        """Generate the questions, in order."""
+        raise NotImplementedError
+
+
+class Gym(BaseModel):
+    """A task of the reasoning-gym package (Apache-2.0).
+
+    Attributes:
+        task: Name, such as ``chain_sum``.
+        n: Questions to make.
+        seed: Other seeds give other questions.
+        settings: The task's own settings.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    COLUMNS: ClassVar[Schema] = {"task": pl.String()}
+
+    task: str
+    n: int = Field(ge=1)
+    seed: int = 0
+    settings: Mapping[str, int | float | str | bool | tuple[int | float | str, ...]] = {}
+
+    def records(self) -> Iterator[Mapping[str, Any]]:
+        """Generate the questions, in order.
+
+        Raises:
+            SetupError: If reasoning-gym is not installed.
+            SourceError: If it has no such task, or refuses the settings.
+        """
+        try:
+            import reasoning_gym
+        except ImportError as error:
+            raise SetupError(
+                "source gym: reasoning-gym is not installed; expected the extra. "
+                "Run pip install 'stillroom[reasoning-gym]'."
+            ) from error
+        try:
+            tasks = reasoning_gym.create_dataset(
+                self.task, size=self.n, seed=self.seed, **self.settings
+            )
+        except (ValueError, TypeError, AssertionError) as error:
+            raise SourceError(
+                f"source gym {self.task}: {error}. See the task's settings in reasoning-gym."
+            ) from error
+        for index in range(self.n):
+            entry = tasks[index]
+            yield {"question": entry["question"], "reference": entry["answer"], "task": self.task}

@@ -1,0 +1,333 @@
+"""`source`: questions from a file, the hub, a generator, or the package itself."""
+
+import glob
+import importlib.resources
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import polars as pl
+from pydantic import Field, model_validator
+
+from stillroom.errors import SourceError
+from stillroom.rows import QUESTION, Kind, Schema, Shape, content_id, dropped
+from stillroom.steps.base import Misfit, Out, Runtime, Step, Tick
+from stillroom.steps.source.fetch import COMMIT, fetch_hub, fetch_url
+from stillroom.steps.source.files import Broken, Record, read_records, sha256_of
+from stillroom.steps.source.generators import Gym, Procedural
+from stillroom.store.artifact import Delta
+from stillroom.store.table import Table
+from stillroom.text.answers import last_boxed
+
+SHARD = 50_000
+"""Questions per shard: about 25 MB of text."""
+
+ColumnType = Literal["text", "integer", "number", "boolean"]
+TYPES: Mapping[ColumnType, pl.DataType] = {
+    "text": pl.String(),
+    "integer": pl.Int64(),
+    "number": pl.Float64(),
+    "boolean": pl.Boolean(),
+}
+
+
+class Source(Step):
+    """Questions and where they come from.
+
+    Exactly one of ``file``, ``hub``, ``procedural``, ``gym`` and ``shipped`` says where.
+
+    Attributes:
+        file: Path, pattern or URL of JSON Lines, JSON, CSV or Parquet. A path is looked up from
+            the folder in which the command runs. A URL needs ``sha256``.
+        sha256: What the file must be.
+        hub: A dataset on the Hugging Face hub, ``owner/name``, with ``revision`` and ``files``.
+        revision: A whole commit hash; a branch would change under the recipe.
+        files: Which files of the repository, such as ``main/train-*.parquet``.
+        procedural: Task families of our own.
+        gym: A task of the reasoning-gym package.
+        shipped: A set that comes with the package.
+        question: Column of the question; of several, the first that the file has.
+        reference: Column of the known answer; of several, the first that the file has; None for
+            none.
+        reference_in: Where in that column the answer stands: the ``last_boxed`` ``\\boxed{}``, or
+            ``after_hashes``, behind the last ``####``. A text without the mark is taken whole.
+        columns: Further columns to keep, with their types; a plain list means text.
+        licence: Licence of the rows, or ``{column: NAME}`` if each row says its own.
+        domain: Filled in by the recipe.
+    """
+
+    STEP: ClassVar[str] = "source"
+    VERSION: ClassVar[int] = 1
+    DELTA: ClassVar[Delta] = "rows"
+    ORIGINS: ClassVar[tuple[str, ...]] = ("file", "hub", "procedural", "gym", "shipped")
+
+    file: str | None = None
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    hub: str | None = Field(None, pattern=r"^[\w.-]+/[\w.-]+$")
+    revision: str | None = None
+    files: str | None = None
+    procedural: Procedural | None = None
+    gym: Gym | None = None
+    shipped: Literal["word_problems"] | None = None
+    question: tuple[str, ...] = ("question",)
+    reference: tuple[str, ...] | None = None
+    reference_in: Literal["last_boxed", "after_hashes"] | None = None
+    columns: Mapping[str, ColumnType] = {}
+    licence: str | Mapping[Literal["column"], str] | None = None
+    domain: str = ""
+
+    @classmethod
+    def shorthand(cls, value: Any) -> Any:
+        """Take a bare string as a file."""
+        return {"file": value} if isinstance(value, str) else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lists(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        value = dict(value)
+        for name in ("question", "reference"):
+            if isinstance(value.get(name), str):
+                value[name] = [value[name]]
+        if isinstance(value.get("columns"), list | tuple):
+            value["columns"] = dict.fromkeys(value["columns"], "text")
+        return value
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "Source":
+        given = [name for name in self.ORIGINS if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"{' and '.join(given) or 'none'} of {', '.join(self.ORIGINS)} given; expected one"
+            )
+        if self.hub and not (self.revision and COMMIT.fullmatch(self.revision)):
+            raise ValueError(
+                f"revision is {self.revision!r}; expected the 40 digits of a commit, "
+                "because a branch changes under the recipe"
+            )
+        if self.hub and not self.files:
+            raise ValueError("files is missing; expected a pattern such as main/train-*.parquet")
+        if self.file and "://" in self.file and not self.sha256:
+            raise ValueError("sha256 is missing; expected the sum of the file behind the URL")
+        clash = set(self.columns) & set(QUESTION)
+        if clash:
+            raise ValueError(
+                f"columns names {', '.join(sorted(clash))}, which every question has already"
+            )
+        return self
+
+    @property
+    def name(self) -> str:
+        """What the rows' ``source`` column says."""
+        if self.as_:
+            return self.as_
+        if self.file:
+            return Path(self.file).name.split(".")[0]
+        if self.gym:
+            return f"reasoning-gym/{self.gym.task}"
+        return self.hub or self.shipped or "procedural"
+
+    def identity(self) -> dict[str, Any]:
+        """Return the fields; the name is among them, because rows carry it."""
+        return {**super().identity(), "name": self.name}
+
+    def outside(self, rt: Runtime) -> str | None:
+        """Digest the files that are read, where their content is not pinned by the fields."""
+        if self.name in rt.sources or (self.file and not self.sha256):
+            return content_id(*[sha256_of(p) for p in self._paths(rt)])
+        return None
+
+    def reads(self, shape: Shape) -> Sequence[str]:
+        """Read nothing that is in the store."""
+        return ()
+
+    def adds(self, shape: Shape) -> Schema:
+        """Add the columns of a question, and those that the recipe keeps."""
+        kept: dict[str, pl.DataType] = {n: TYPES[t] for n, t in self.columns.items()}
+        generator = self.procedural or self.gym
+        return {**QUESTION, **kept, **(generator.COLUMNS if generator else {})}
+
+    def check(self, shape: Shape | None) -> Shape:
+        """Check that nothing stands before the source."""
+        if shape is not None:
+            raise Misfit(
+                "source stands after other steps; expected it first. To use several sources, "
+                "put each into a branch of `mix`"
+            )
+        kind: Kind = "questions"
+        return Shape(kind, self.adds(Shape(kind)))
+
+    def run(self, inputs: Sequence[Table], out: Out, rt: Runtime) -> list[str]:
+        """Read, name and write the questions."""
+        schema = self.adds(Shape("questions"))
+        rows: list[dict[str, Any]] = []
+        lost: list[tuple[str, str, str]] = []
+        seen: Counter[str] = Counter()
+        unfit: Counter[str] = Counter()
+        shard = total = 0
+
+        def flush() -> None:
+            nonlocal shard, rows, lost
+            if not out.has(shard):
+                frame = pl.DataFrame(rows, schema=dict(schema), orient="row")
+                ids, reasons, places = zip(*lost, strict=True) if lost else ((), (), ())
+                drops = dropped(list(ids), list(reasons), witness=list(places))
+                out.write(shard, frame, rows_in=len(rows) + len(lost), lost=drops)
+            rt.tick(Tick(rows=len(rows) + len(lost)))
+            shard, rows, lost = shard + 1, [], []
+
+        for number, record in enumerate(self._records(rt)):
+            total += 1
+            if isinstance(record, Broken):
+                row_id = content_id(self.name, record.place, str(record.raw))
+                lost.append((row_id, record.reason, record.place))
+            else:
+                row = self._row(record, number, unfit)
+                content = content_id(self.name, row["question"], row["reference"])
+                seen[content] += 1
+                # A source may hold a question twice; each copy is a row of its own until `dedup`
+                # says otherwise, so the second copy's name says that it is the second.
+                row["id"] = content if seen[content] == 1 else content_id(content, seen[content])
+                if row["question"] is None or not row["question"].strip():
+                    lost.append((row["id"], "no_question", f"row {number}"))
+                else:
+                    rows.append(row)
+            if len(rows) + len(lost) == SHARD:
+                flush()
+        if rows or lost or not shard:
+            flush()
+        if not total:
+            raise SourceError(
+                f"source {self.name}: no rows. Check that it is the right file, and not empty."
+            )
+        if sum(seen.values()) == 0:
+            raise SourceError(
+                f"source {self.name}: none of {total:,} rows could be read. Check the format."
+            )
+        return [
+            f"{n:,} values of the column {c} are not of type {self.columns[c]}; they are null."
+            for c, n in sorted(unfit.items())
+        ]
+
+    def _records(self, rt: Runtime) -> Iterator[Record | Broken]:
+        if self.name not in rt.sources:
+            if self.procedural:
+                yield from self.procedural.records()
+                return
+            if self.gym:
+                yield from self.gym.records()
+                return
+        wanted = [*self.question, *(self.reference or ()), *self.columns]
+        if isinstance(self.licence, Mapping):
+            wanted.append(self.licence["column"])
+        for path in self._paths(rt):
+            yield from self._checked(read_records(path, wanted), path)
+
+    def _checked(
+        self, records: Iterator[Record | Broken], path: Path
+    ) -> Iterator[Record | Broken]:
+        """Complain about a missing column once, at the first record, and not at every row."""
+        first = True
+        for record in records:
+            if first and not isinstance(record, Broken):
+                first = False
+                for choices in (self.question, self.reference or ()):
+                    if choices and not any(c in record for c in choices):
+                        raise SourceError(
+                            f"{path}: no column {' or '.join(choices)}; "
+                            f"its columns are {', '.join(record)}. Name the right one in the recipe."
+                        )
+            yield record
+
+    def _paths(self, rt: Runtime) -> Sequence[Path]:
+        override = rt.sources.get(self.name)
+        if override is not None:
+            return _local(override)
+        if self.hub:
+            return fetch_hub(self.hub, str(self.revision), str(self.files))
+        if self.shipped:
+            folder = importlib.resources.files("stillroom.steps.source")
+            return [Path(str(folder / f"{self.shipped}.jsonl"))]
+        if self.file and "://" in self.file:
+            return [fetch_url(self.file, str(self.sha256))]
+        paths = _local(str(self.file))
+        if self.sha256 and [sha256_of(p) for p in paths] != [self.sha256]:
+            raise SourceError(
+                f"{self.file}: sha256 is {sha256_of(paths[0])}, but the recipe pins {self.sha256}. "
+                "The file changed: pin the new sum, or restore it."
+            )
+        return paths
+
+    def _row(self, record: Record, number: int, unfit: Counter[str]) -> dict[str, Any]:
+        licence = self.licence
+        if isinstance(licence, Mapping):
+            licence = _text(record.get(licence["column"]))
+        row: dict[str, Any] = {
+            "domain": self.domain,
+            "source": self.name,
+            "licence": licence,
+            "question": _text(_first(record, self.question)),
+            "reference": self._reference(_text(_first(record, self._reference_columns))),
+            "row": number,
+        }
+        for name, kind in self.columns.items():
+            value = record.get(name)
+            row[name] = _convert(value, kind)
+            unfit[name] += row[name] is None and value is not None
+        generator = self.procedural or self.gym
+        if generator:
+            row.update({name: record.get(name) for name in generator.COLUMNS})
+        return row
+
+    @property
+    def _reference_columns(self) -> tuple[str, ...]:
+        if self.reference is not None:
+            return self.reference
+        return ("answer",) if self.shipped else ("reference",)
+
+    def _reference(self, text: str | None) -> str | None:
+        if text is None or not text.strip():
+            return None
+        if self.reference_in == "after_hashes" and "####" in text:
+            return text.rsplit("####", 1)[1].strip() or None
+        if self.reference_in == "last_boxed":
+            return last_boxed(text) or text.strip()
+        return text.strip()
+
+
+def _local(pattern: str) -> Sequence[Path]:
+    path = Path(pattern).expanduser()
+    if path.exists():
+        return [path]
+    found = sorted(Path(p) for p in glob.glob(str(path), recursive=True))  # noqa: PTH207  # absolute patterns too
+    if not found:
+        raise SourceError(f"{pattern}: no such file. Check the path, or pass --source NAME=FILE.")
+    return found
+
+
+def _first(record: Record, names: Sequence[str]) -> object:
+    return next((record[n] for n in names if record.get(n) is not None), None)
+
+
+def _text(value: object) -> str | None:
+    if value is None or isinstance(value, str):
+        # A lone surrogate cannot be written as UTF-8; it is shown as a question mark.
+        return value if value is None else value.encode("utf-8", "replace").decode()
+    return str(value)
+
+
+def _convert(value: object, kind: ColumnType) -> object:
+    try:
+        match kind:
+            case "text":
+                return _text(value)
+            case "integer":
+                return None if value is None else int(value)  # type: ignore[call-overload]  # any type that int() takes
+            case "number":
+                return None if value is None else float(value)  # type: ignore[arg-type]  # any type that float() takes
+            case "boolean":
+                return value if isinstance(value, bool) else None
+    except (TypeError, ValueError):
+        return None

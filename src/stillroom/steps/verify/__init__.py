@@ -1,0 +1,1 @@
+"""Decide whether answers are right."""

@@ -1,0 +1,52 @@
+"""`verify`: is an answer right? The verdict is a column, not a filter."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import polars as pl
+
+from stillroom.rows import Kind, Schema, Shape
+from stillroom.steps.base import Out, RowStep, Runtime
+from stillroom.store.artifact import Delta
+from stillroom.store.table import Table
+from stillroom.verifiers import verifier
+
+
+class Verify(RowStep):
+    """Compare each answer with the question's reference.
+
+    Five verdicts are kept apart: ``correct``, ``incorrect``, ``unparsed`` (no answer was found in
+    it, or it could not be read), ``no_reference`` and ``error`` (the verifier ran out of time or
+    memory). Only the first is correct, and only the second is wrong.
+
+    Attributes:
+        by: ``math`` (expressions, by value), ``choice`` (letters) or ``exact`` (text in normal
+            form).
+    """
+
+    STEP: ClassVar[str] = "verify"
+    VERSION: ClassVar[int] = 1
+    DELTA: ClassVar[Delta] = "columns"
+    TAKES: ClassVar[Kind | None] = "answers"
+    COLUMNS: ClassVar[Schema] = {
+        "verdict": pl.String(),
+        "extracted": pl.String(),
+        "rule": pl.String(),
+        "verifier": pl.String(),
+        "verdict_detail": pl.String(),
+    }
+
+    by: Literal["math", "choice", "exact"]
+
+    @classmethod
+    def shorthand(cls, value: Any) -> Any:
+        """Take a bare word as the verifier."""
+        return {"by": value}
+
+    def reads(self, shape: Shape) -> Sequence[str]:
+        """Read the visible answer and the reference; never the thinking."""
+        return ("answer", "reference")
+
+    def adds(self, shape: Shape) -> Schema:
+        """Add the verdict, what was extracted and by which rule, and who decided."""
+        return self.COLUMNS

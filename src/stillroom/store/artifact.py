@@ -1,0 +1,200 @@
+"""An artifact: a finished directory of Parquet shards and one manifest.
+
+Shards line up: shard *i* of a columns or drops artifact speaks of the rows in shard *i* of the
+rows artifact that it was made for. So nothing is ever joined across shards, and memory follows
+the size of a shard, not of a table.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+
+from stillroom.errors import StoreError
+from stillroom.rows import Kind, Schema
+from stillroom.store.digest import file_digest, value_digest
+
+Delta = Literal["rows", "columns", "drops"]
+FORMAT = 1
+MANIFEST = "manifest.json"
+
+TYPES: Mapping[str, pl.DataType] = {
+    str(dtype): dtype
+    for dtype in (
+        pl.String(), pl.Boolean(), pl.Int8(), pl.Int16(), pl.Int32(), pl.Int64(), pl.UInt8(),
+        pl.UInt16(), pl.UInt32(), pl.UInt64(), pl.Float32(), pl.Float64(), pl.List(pl.String),
+        pl.Null(), pl.Date(),
+    )
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ShardFile:
+    """One Parquet file of an artifact.
+
+    Attributes:
+        name: File name inside the artifact.
+        rows: Rows in the file.
+        bytes: Size on disk.
+        digest: Of the file's bytes; a torn or edited file no longer matches.
+        columns: Column name to digest of its values.
+    """
+
+    name: str
+    rows: int
+    bytes: int
+    digest: str
+    columns: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What an artifact holds for one shard of its table.
+
+    Attributes:
+        data: The delta: rows, columns or drops. None when there is nothing to say.
+        lost: Rows that should have come out of this shard and did not, as drops.
+        parent: For answers, the shard of the questions that these answers belong to.
+        rows_in: Rows that the step saw.
+    """
+
+    data: ShardFile | None
+    lost: ShardFile | None = None
+    parent: int | None = None
+    rows_in: int = 0
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All that is known of an artifact but its rows. Written last.
+
+    Attributes:
+        step: Step name, such as ``dedup``.
+        version: The step's ``VERSION``.
+        key: What was asked: hash of step, version, fields and the digests of the inputs.
+        fields: The step's fields, as they entered the key.
+        inputs: What was read, as it entered the key; see `stillroom.run.keys`.
+        delta: ``rows``, ``columns`` or ``drops``.
+        kind: For rows: ``questions`` or ``answers``.
+        schema: Column name to type, in order.
+        shards: One entry per shard of the table.
+        rows_in: Rows that the step saw.
+        rows_out: Rows that were there after it.
+        drops: Reason to number of rows.
+        dropped_ids: Digest of the set of dropped ids (`stillroom.store.digest.add_ids`).
+        measured: Counts that do not repeat between runs: seconds, calls bought, cost.
+        notes: What a reader of the dataset card should know, a sentence each.
+    """
+
+    step: str
+    version: int
+    key: str
+    fields: dict[str, Any]
+    inputs: list[dict[str, Any]]
+    delta: Delta
+    kind: Kind | None
+    schema: dict[str, str]
+    shards: list[Shard]
+    rows_in: int
+    rows_out: int
+    drops: dict[str, int]
+    dropped_ids: str
+    measured: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    format: int = FORMAT
+
+    def to_json(self) -> str:
+        """Write the manifest as JSON, indented, keys in field order."""
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False)
+
+    @staticmethod
+    def from_json(text: str) -> "Manifest":
+        """Read a manifest.
+
+        Raises:
+            ValueError, KeyError, TypeError: If the text is not a manifest of this format.
+        """
+        content = json.loads(text)
+        if content["format"] != FORMAT:
+            raise ValueError(f"format is {content['format']}; expected {FORMAT}")
+
+        def file(entry: dict[str, Any] | None) -> ShardFile | None:
+            return None if entry is None else ShardFile(**entry)
+
+        content["shards"] = [
+            Shard(file(s["data"]), file(s["lost"]), s["parent"], s["rows_in"])
+            for s in content["shards"]
+        ]
+        return Manifest(**content)
+
+
+@dataclass(frozen=True, eq=False)
+class Artifact:
+    """A finished artifact on disk."""
+
+    path: Path
+    manifest: Manifest
+
+    @staticmethod
+    def load(path: Path) -> "Artifact":
+        """Read an artifact's manifest and check that its files are there and of the right size.
+
+        Raises:
+            StoreError: If the manifest or a file is missing, torn, or of another format.
+        """
+        try:
+            manifest = Manifest.from_json((path / MANIFEST).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise StoreError(
+                f"{path}: no {MANIFEST} in a committed artifact; delete the directory and run again."
+            ) from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(
+                f"{path / MANIFEST}: unreadable ({error}); expected a manifest of format {FORMAT}. "
+                "Delete the directory and run again."
+            ) from None
+        artifact = Artifact(path, manifest)
+        for file in artifact.files():
+            try:
+                size = (path / file.name).stat().st_size
+            except FileNotFoundError:
+                size = -1
+            if size != file.bytes:
+                raise _damaged(path / file.name, f"{size} bytes", f"{file.bytes} bytes")
+        return artifact
+
+    def files(self) -> list[ShardFile]:
+        """List all files, data and lost rows, in shard order."""
+        return [f for s in self.manifest.shards for f in (s.data, s.lost) if f is not None]
+
+    def verify(self) -> None:
+        """Read every byte and compare it with the manifest.
+
+        Raises:
+            StoreError: If a file differs; the message names it.
+        """
+        for file in self.files():
+            found = file_digest(self.path / file.name)
+            if found != file.digest:
+                raise _damaged(self.path / file.name, f"digest {found[:12]}…", file.digest[:12])
+
+    @property
+    def schema(self) -> Schema:
+        """Columns of the delta, ``id`` first."""
+        return {name: TYPES[dtype] for name, dtype in self.manifest.schema.items()}
+
+    def column_digest(self, column: str) -> str:
+        """Digest one column over all shards, shard borders included."""
+        return value_digest(
+            [shard.data.columns[column] if shard.data else None for shard in self.manifest.shards]
+        )
+
+
+def _damaged(path: Path, found: str, expected: str) -> StoreError:
+    return StoreError(
+        f"{path}: {found}; the manifest says {expected}. The file is torn or was edited: "
+        f"delete {path.parent} and run again."
+    )

@@ -1,0 +1,317 @@
+"""The store: finished artifacts by step and key, and the workshop in which they are built.
+
+    store/
+      artifacts/<step>/<key>/   finished; never changed
+      building/<key>/           shards of an unfinished artifact; a later run goes on from here
+      locks/<key>               held by the process that builds
+      checked/<key>             sizes and times of files whose bytes matched the manifest
+      recipes/<name>.json       what each recipe referred to when it last ran
+      ledger.sqlite             every completion ever paid for
+
+Nothing here depends on where the store lies, on the host or on the time, so it can be moved,
+copied and shared. What is covered: a kill at any moment, two processes on one store, torn and
+edited files. What is not: a file system without `flock` shared by several machines.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from stillroom.errors import StoreError
+from stillroom.rows import DROP, Kind, Schema
+from stillroom.store.artifact import MANIFEST, Artifact, Delta, Manifest, Shard, ShardFile
+from stillroom.store.digest import add_ids, column_digest, file_digest
+
+ROW_GROUP = 2_000
+"""Rows per Parquet row group of answers: about 60 MB of traces, so that readers stay small."""
+
+
+class Store:
+    """A directory of artifacts.
+
+    Args:
+        root: Made on first use.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, step: str, key: str) -> Path:
+        """Tell where an artifact lies, or would."""
+        return self.root / "artifacts" / step / key
+
+    def find(self, step: str, key: str) -> Artifact | None:
+        """Look an artifact up.
+
+        Raises:
+            StoreError: If it is there but torn or edited.
+        """
+        path = self.path(step, key)
+        if not path.is_dir():
+            return None
+        artifact = Artifact.load(path)
+        self._check(artifact)
+        return artifact
+
+    def _check(self, artifact: Artifact) -> None:
+        """Verify all bytes once, and again whenever a file's size or time changed since."""
+        stamp = {
+            file.name: [(s := (artifact.path / file.name).stat()).st_size, s.st_mtime_ns]
+            for file in artifact.files()
+        }
+        record = self.root / "checked" / artifact.manifest.key
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            if json.loads(record.read_text()) == stamp:
+                return
+        artifact.verify()
+        with disk_errors(record):
+            record.parent.mkdir(parents=True, exist_ok=True)
+            replace_text(record, json.dumps(stamp))
+
+    @contextlib.contextmanager
+    def building(
+        self, step: str, key: str, *, on_wait: Callable[[], None] = lambda: None
+    ) -> Iterator["Artifact | Workshop"]:
+        """Hold the right to build one artifact.
+
+        Another process that builds the same key is waited for, and its result is yielded. The
+        right ends with the process, however it ends.
+
+        Args:
+            step: Step name.
+            key: Key of the artifact.
+            on_wait: Called once if another process holds the right.
+        """
+        lock = self.root / "locks" / key
+        with disk_errors(lock):
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            handle = lock.open("w")
+        with handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                on_wait()
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            done = self.find(step, key)
+            yield done or Workshop(self, step, key)
+
+    def artifacts(self) -> Iterator[Path]:
+        """List the directories of all finished artifacts."""
+        yield from sorted((self.root / "artifacts").glob("*/*"))
+
+    def write_record(self, recipe: str, record: dict[str, Any]) -> None:
+        """Remember what a recipe refers to: for `ls`, `show`, `why`, `plan` and `gc`."""
+        path = self.root / "recipes" / f"{recipe}.json"
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_text(path, json.dumps(record, indent=1))
+
+    def read_record(self, recipe: str) -> dict[str, Any] | None:
+        """Return what the recipe referred to when it last ran, or None if it never did."""
+        path = self.root / "recipes" / f"{recipe}.json"
+        try:
+            record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            raise StoreError(
+                f"{path}: not JSON; expected what {recipe} referred to. Delete the file and run "
+                "the recipe again: nothing is recomputed."
+            ) from None
+        return record
+
+    def records(self) -> list[str]:
+        """List the names of all recipes that ran on this store."""
+        return sorted(p.stem for p in (self.root / "recipes").glob("*.json"))
+
+    @property
+    def ledger_path(self) -> Path:
+        """Where the completions are kept."""
+        return self.root / "ledger.sqlite"
+
+
+@dataclass
+class Workshop:
+    """An artifact under construction, shard by shard.
+
+    Each shard is written beside its name, renamed, and then described by a small file of its
+    own. A killed build goes on after the last described shard.
+    """
+
+    store: Store
+    step: str
+    key: str
+
+    def __post_init__(self) -> None:
+        """Make the directory, with what an earlier build left in it."""
+        self.path = self.store.root / "building" / self.key
+        with disk_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+
+    def has(self, shard: int) -> bool:
+        """Tell whether a shard was finished, now or before a kill."""
+        return self._note(shard).exists()
+
+    def write(
+        self,
+        shard: int,
+        data: pl.DataFrame | None,
+        *,
+        rows_in: int,
+        lost: pl.DataFrame | None = None,
+        parent: int | None = None,
+    ) -> None:
+        """Finish one shard.
+
+        Args:
+            shard: Place in the table, from 0.
+            data: The delta; None or empty when there is nothing to say.
+            rows_in: Rows that the step saw in this shard.
+            lost: Drops of a step whose delta is rows: input that became no row.
+            parent: Shard of the parent table, for answers.
+        """
+        entry = Shard(
+            data=self._write_file(f"{shard:05}.parquet", data),
+            lost=self._write_file(f"{shard:05}.lost.parquet", lost),
+            parent=parent,
+            rows_in=rows_in,
+        )
+        with disk_errors(self.path):
+            replace_text(self._note(shard), json.dumps(asdict(entry)))
+
+    def _write_file(self, name: str, frame: pl.DataFrame | None) -> ShardFile | None:
+        if frame is None or (frame.is_empty() and name.endswith("lost.parquet")):
+            return None
+        path = self.path / name
+        partial = path.with_suffix(".partial")
+        with disk_errors(path):
+            frame.write_parquet(
+                partial, compression="zstd", compression_level=1, row_group_size=ROW_GROUP
+            )
+            partial.rename(path)
+        return ShardFile(
+            name=name,
+            rows=frame.height,
+            bytes=path.stat().st_size,
+            digest=file_digest(path),
+            columns={c: column_digest(frame[c]) for c in frame.columns},
+        )
+
+    def _note(self, shard: int) -> Path:
+        return self.path / f"{shard:05}.json"
+
+    def finish(
+        self,
+        *,
+        version: int,
+        fields: dict[str, Any],
+        inputs: list[dict[str, Any]],
+        delta: Delta,
+        kind: Kind | None,
+        schema: Schema,
+        n_shards: int,
+        measured: dict[str, Any],
+        notes: list[str],
+    ) -> Artifact:
+        """Write the manifest and publish the artifact by one rename."""
+        shards = [_read_note(self._note(i)) for i in range(n_shards)]
+        drops: Counter[str] = Counter()
+        dropped_ids = ""
+        rows_in = sum(s.rows_in for s in shards)
+        for file in [s.data if delta == "drops" else s.lost for s in shards]:
+            if file is not None:
+                frame = pl.read_parquet(self.path / file.name, columns=["id", "reason"])
+                drops.update(dict(frame["reason"].value_counts().iter_rows()))
+                dropped_ids = add_ids(dropped_ids, frame["id"])
+        data_rows = sum(s.data.rows for s in shards if s.data)
+        manifest = Manifest(
+            step=self.step,
+            version=version,
+            key=self.key,
+            fields=fields,
+            inputs=inputs,
+            delta=delta,
+            kind=kind,
+            schema={name: str(dtype) for name, dtype in schema.items()},
+            shards=shards,
+            rows_in=rows_in,
+            rows_out={"rows": data_rows, "columns": rows_in, "drops": rows_in - data_rows}[delta],
+            drops=dict(sorted(drops.items())),
+            dropped_ids=dropped_ids,
+            measured=measured,
+            notes=notes,
+        )
+        target = self.store.path(self.step, self.key)
+        with disk_errors(target):
+            for note in self.path.glob("*.json"):
+                note.unlink()
+            for leftover in self.path.glob("*.partial"):
+                leftover.unlink()
+            write_synced(self.path / MANIFEST, manifest.to_json())
+            sync(self.path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self.path.rename(target)
+            sync(target.parent)
+        return Artifact.load(target)
+
+    def discard(self) -> None:
+        """Throw the unfinished work away."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _read_note(path: Path) -> Shard:
+    entry = json.loads(path.read_text())
+    data, lost = (ShardFile(**f) if f else None for f in (entry["data"], entry["lost"]))
+    return Shard(data, lost, entry["parent"], entry["rows_in"])
+
+
+def drops_frame() -> pl.DataFrame:
+    """Return no drops, with the columns that drops have."""
+    return pl.DataFrame(schema=dict(DROP))
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full or read-only disk into a message that says what is safe."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"{path}: {error.strerror or error}. What was finished before is safe; "
+            "make room or fix the rights, and run again."
+        ) from error
+    except pl.exceptions.ComputeError as error:
+        raise StoreError(f"{path}: cannot be written ({error}). Run again.") from error
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a small file so that a reader sees the old text or the new one, never a part."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    write_synced(partial, text)
+    partial.replace(path)
+
+
+def write_synced(path: Path, text: str) -> None:
+    """Write a file and wait until the disk has it."""
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync(directory: Path) -> None:
+    """Wait until the disk has a directory's entries."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
