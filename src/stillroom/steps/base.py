@@ -4,7 +4,7 @@ Fields enter the step's key; where and how it runs arrives as `Runtime` and neve
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, Self
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stillroom.models.config import ModelsConfig
 from stillroom.models.ledger import Ledger
-from stillroom.rows import Kind, Schema, Shape
+from stillroom.rows import DROP, Kind, Schema, Shape
 from stillroom.store.artifact import Delta
 from stillroom.store.table import Table
 
@@ -170,27 +170,34 @@ class Step(BaseModel, ABC):
         """Name and type the columns that are written, ``id`` left out."""
         return {}
 
-    def check(self, shape: Shape | None) -> Shape:
-        """Check that the step fits a table, and return the shape of what comes out.
+    def check(self, shapes: Sequence[Shape]) -> Shape:
+        """Check that the step fits its input tables, and return the shape of what comes out.
 
         Raises:
             Misfit: If the kind of rows is wrong or a column is missing.
         """
-        if shape is None:
+        if len(shapes) != 1:
             raise Misfit(f"{self.STEP} has no rows to work on; expected a source before it")
+        (shape,) = shapes
         if self.TAKES is not None and shape.kind != self.TAKES:
-            before = {"answers": "after", "questions": "before"}[self.TAKES]
+            side = {"answers": "after", "questions": "before"}[self.TAKES]
             raise Misfit(
                 f"{self.STEP} works on {self.TAKES}, but here the rows are {shape.kind}; "
-                f"expected it {before} `answer`. Move it"
+                f"expected it {side} `answer`. Move it"
             )
         for column in self.reads(shape):
             if column not in shape.columns:
                 raise Misfit(
                     f"{self.STEP} reads the column {column!r}, which is not there; "
-                    f"the columns are {', '.join(shape.columns)}"
+                    f"expected one of {', '.join(shape.columns)}"
                 )
         return shape.plus(self.adds(shape))
+
+    def writes(self, shapes: Sequence[Shape]) -> Schema:
+        """Name and type the columns of the delta, ``id`` first."""
+        if self.DELTA == "drops":
+            return DROP
+        return {"id": pl.String(), **self.adds(shapes[0])}
 
     @abstractmethod
     def run(self, inputs: Sequence[Table], out: Out, rt: Runtime) -> list[str]:
@@ -259,7 +266,3 @@ def write_drops(table: Table, drops: pl.DataFrame, out: Out, rt: Runtime) -> Non
         out.write(index, here.select(drops.columns), rows_in=ids.height)
         rt.tick(Tick(rows=ids.height))
 
-
-def with_shards(table: Table, *columns: str) -> Iterator[tuple[int, pl.DataFrame]]:
-    """Read columns shard after shard, with the shard's number."""
-    yield from enumerate(table.frames(*columns))

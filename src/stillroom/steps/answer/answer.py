@@ -5,14 +5,16 @@ stream over all questions, so that a server never idles between shards. Then the
 out of the ledger. A run that is killed has lost nothing: what was bought is in the ledger.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, ClassVar, Self
 
 import polars as pl
 from pydantic import Field
 
 from stillroom.models.buy import buy
-from stillroom.models.chat import Completion, Failure, Message, Request, Sampling
+from stillroom.models.chat import ChatModel, Failure, Message, Reply, Request, Sampling
+from stillroom.models.ledger import Ledger
 from stillroom.rows import ANSWER, Kind, Schema, Shape, content_id, dropped
 from stillroom.steps.base import Calls, Misfit, ModelSpec, Out, Runtime, Step, Tick
 from stillroom.store.artifact import Delta
@@ -70,33 +72,40 @@ class Answer(Step):
         """Read the question."""
         return ("question",)
 
-    def adds(self, shape: Shape) -> Schema:
-        """Write rows of answers."""
-        return ANSWER
-
-    def check(self, shape: Shape | None) -> Shape:
+    def check(self, shapes: Sequence[Shape]) -> Shape:
         """Turn questions into answers; the question's columns can still be read."""
-        super().check(shape)
-        assert shape is not None
-        behind = {n: t for n, t in shape.columns.items() if n not in ANSWER}
+        columns = super().check(shapes).columns
+        behind = {n: t for n, t in columns.items() if n not in ANSWER}
         return Shape("answers", {**ANSWER, **behind})
 
-    def requests(self, question: str) -> list[Request]:
-        """Word the question for the teacher, once per draw."""
+    def writes(self, shapes: Sequence[Shape]) -> Schema:
+        """Write the columns of an answer."""
+        return ANSWER
+
+    def requests(self, question: str, earlier: int = 0) -> list[Request]:
+        """Word the question for the teacher, once per draw.
+
+        Args:
+            question: Its text.
+            earlier: Rows before this one that ask the same; their draws are left to them.
+        """
         spec = self.spec
         system = (Message("system", spec.system),) if spec.system else ()
         messages = (*system, Message("user", f"{self.prefix}{question}{self.suffix}"))
         sampling = Sampling(spec.temperature, spec.top_p, spec.max_tokens)
-        return [Request(spec.name, messages, sampling, draw) for draw in range(self.draws)]
+        return [
+            Request(spec.name, messages, sampling, earlier * self.draws + draw)
+            for draw in range(self.draws)
+        ]
 
     def calls(self, inputs: Sequence[Table], rt: Runtime) -> Calls:
         """Count the draws, and those that the ledger lacks."""
         (table,) = inputs
         ledger = rt.ledger()
+        copies = self._copies(table)
         missing = 0
-        for index, start, n in self._parts(table):
-            frame = table.frame(index, "id", "question").slice(start, n)
-            keys = [r.key for q in frame["question"] for r in self.requests(q)]
+        for frame in table.frames("id", "question"):
+            keys = [r.key for i, q in frame.iter_rows() for r in self.requests(q, copies.get(i, 0))]
             missing += len(ledger.missing(keys))
         return Calls(self.spec.name, table.height * self.draws, missing)
 
@@ -116,49 +125,67 @@ class Answer(Step):
         rt.tick(Tick(of=table.height * self.draws))
         ledger = rt.ledger()
         price = rt.models.prices(self.spec.name)
+        copies = self._copies(table)
 
         def wanted() -> Iterator[Request]:
             for _, (index, start, n) in todo:
-                for question in table.frame(index, "question").slice(start, n)["question"]:
-                    yield from self.requests(question)
+                frame = table.frame(index, "id", "question").slice(start, n)
+                for row_id, question in frame.iter_rows():
+                    yield from self.requests(question, copies.get(row_id, 0))
 
-        def bought(request: Request, reply: Completion | Failure) -> None:
+        def tell(request: Request, reply: Reply) -> None:
             if isinstance(reply, Failure):
                 rt.tick(Tick(rows=1, failed=1))
-                return
-            usd = price.usd(reply.prompt_tokens, reply.completion_tokens) if price else None
-            rt.tick(Tick(rows=1, calls=1, tokens=reply.completion_tokens, usd=usd))
+            else:
+                usd = price.usd(reply.prompt_tokens, reply.completion_tokens) if price else None
+                rt.tick(Tick(rows=1, calls=1, tokens=reply.completion_tokens, usd=usd))
 
-        def reused(n: int) -> None:
-            rt.tick(Tick(rows=n, reused=n))
-
-        buy(
+        bought = buy(
             wanted(),
-            model=lambda: rt.models.open(self.spec.name),
+            model=_OnFirstUse(lambda: rt.models.open(self.spec.name)),
             ledger=ledger,
-            on_reply=bought,
-            on_reused=reused,
-            reasoning=self.spec.reasoning,
+            on_reply=tell,
+            reasoning=bool(self.spec.reasoning),
         )
+        rt.tick(Tick(rows=bought.reused, reused=bought.reused))
         for part, (index, start, n) in todo:
             frame = table.frame(index, "id", "question").slice(start, n)
-            rows, lost = self._rows(frame, ledger)
+            rows, lost = self._rows(frame, copies, ledger)
             out.write(part, rows, rows_in=n * self.draws, lost=lost, parent=index)
         return []
 
-    def _rows(self, frame: pl.DataFrame, ledger: Any) -> tuple[pl.DataFrame, pl.DataFrame]:
+    def _copies(self, table: Table) -> dict[str, int]:
+        """Count, for each row, the earlier rows with the same question; rows with none left out.
+
+        A recipe may keep repeats, or repeat questions on purpose. Each copy gets draws of its
+        own: the second of two copies takes the draws after those of the first.
+        """
+        text = pl.col("question")
+        hashed = [
+            frame.select("id", text.hash(seed=1).alias("h1"), text.hash(seed=2).alias("h2"))
+            for frame in table.frames("id", "question")
+        ]
+        if not hashed:
+            return {}
+        number = pl.int_range(pl.len()).over("h1", "h2").alias("earlier")
+        counted = pl.concat(hashed).select("id", number).filter(pl.col("earlier") > 0)
+        return dict(counted.iter_rows())
+
+    def _rows(
+        self, frame: pl.DataFrame, copies: Mapping[str, int], ledger: Ledger
+    ) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Write answers out of the ledger; draws that failed for good become drops."""
         asked = [
-            (row_id, request)
+            (row_id, draw, request)
             for row_id, question in frame.iter_rows()
-            for request in self.requests(question)
+            for draw, request in enumerate(self.requests(question, copies.get(row_id, 0)))
         ]
-        keys = [request.key for _, request in asked]
+        keys = [request.key for _, _, request in asked]
         completions = ledger.get_many(keys)
         failures = ledger.failures([k for k in keys if k not in completions])
         rows: list[tuple[Any, ...]] = []
         lost: list[tuple[str, str, str]] = []
-        for question_id, request in asked:
+        for question_id, draw, request in asked:
             row_id = content_id("answer", question_id, request.key.hex())
             reply = completions.get(request.key)
             if reply is None:
@@ -169,7 +196,7 @@ class Answer(Step):
                 (
                     row_id,
                     question_id,
-                    request.draw,
+                    draw,
                     request.model,
                     reply.reasoning,
                     reply.answer,
@@ -183,3 +210,16 @@ class Answer(Step):
             pl.DataFrame(rows, schema=dict(ANSWER), orient="row"),
             dropped(list(ids), list(reasons), witness=list(words)),
         )
+
+
+class _OnFirstUse:
+    """A model that is opened when it is first asked: answers in the ledger need no server."""
+
+    def __init__(self, open_model: Callable[[], ChatModel]) -> None:
+        self._open = open_model
+
+    def complete(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Reply]]:
+        """Open the model if there is a request, and hand it on."""
+        iterator = iter(requests)
+        for first in iterator:
+            yield from self._open().complete(chain([first], iterator))

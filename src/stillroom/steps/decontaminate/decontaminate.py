@@ -1,6 +1,7 @@
 """`decontaminate`: drop questions that a benchmark asks."""
 
 import importlib.resources
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -15,7 +16,9 @@ from stillroom.steps.base import Out, RowStep, Runtime
 from stillroom.steps.source.files import Broken, read_records, sha256_of
 from stillroom.store.artifact import Delta
 from stillroom.store.table import Table
-from stillroom.text.normal import normal_form, words
+from stillroom.text.normal import normal_form
+
+WORD = re.compile(r"\w+")
 
 SHIPPED = ("proxy_suite",)
 """Benchmarks of our own that come with the package."""
@@ -98,7 +101,7 @@ class Decontaminate(RowStep):
         return index
 
     def _runs(self, text: str) -> Iterable[tuple[str, ...]]:
-        all_words = words(normal_form(text))
+        all_words = WORD.findall(normal_form(text))
         if len(all_words) < self.ngram:
             return [tuple(all_words)] if all_words else []
         return zip(*(islice(all_words, i, None) for i in range(self.ngram)), strict=False)

@@ -79,10 +79,9 @@ class Keep(Step):
             return tuple(self.where)
         return tuple(c for c in (self.by, self.per) if c)
 
-    def check(self, shape: Shape | None) -> Shape:
+    def check(self, shapes: Sequence[Shape]) -> Shape:
         """Check that numbers are compared with numbers."""
-        result = super().check(shape)
-        assert shape is not None
+        shape = super().check(shapes)
         ordered = [self.by] if self.by else []
         ordered += [c for c, rule in (self.where or {}).items() if isinstance(rule, Band)]
         for column in ordered:
@@ -91,7 +90,7 @@ class Keep(Step):
                     f"keep orders by {column!r}, which is {shape.columns[column]}; "
                     "expected a column of numbers"
                 )
-        return result
+        return shape
 
     def run(self, inputs: Sequence[Table], out: Out, rt: Runtime) -> list[str]:
         """Drop what does not meet the rule."""

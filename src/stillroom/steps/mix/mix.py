@@ -51,20 +51,10 @@ class Mix(Step):
         """Read every column, because rows are written anew."""
         return tuple(shape.columns)
 
-    def check(self, shape: Shape | None) -> Shape:
-        """Check that nothing stands before the mix."""
-        if shape is not None:
-            raise Misfit("mix stands after other steps; expected it first in its chain")
-        return Shape("questions", {})
-
-    def check_branches(self, shapes: Mapping[str, Shape]) -> Shape:
-        """Return the shape of the mix of branches of these shapes.
-
-        Raises:
-            Misfit: If a branch ends in answers, or two branches disagree on a column's type.
-        """
+    def check(self, shapes: Sequence[Shape]) -> Shape:
+        """Check that branches end in questions, and agree on the types of their columns."""
         columns: dict[str, pl.DataType] = {}
-        for name, shape in shapes.items():
+        for name, shape in zip(self.branches, shapes, strict=True):
             if shape.kind != "questions":
                 raise Misfit(f"branch {name} ends in answers; expected questions. Answer after mix")
             for column, dtype in shape.columns.items():
@@ -75,13 +65,13 @@ class Mix(Step):
                     )
         return Shape("questions", columns)
 
-    def adds(self, shape: Shape) -> Schema:
+    def writes(self, shapes: Sequence[Shape]) -> Schema:
         """Write the columns of all branches."""
-        return shape.columns
+        return self.check(shapes).columns
 
     def run(self, inputs: Sequence[Table], out: Out, rt: Runtime) -> list[str]:
         """Order all ids first, then gather the rows of one shard after the other."""
-        schema = self.check_branches({str(i): t.shape for i, t in enumerate(inputs)}).columns
+        schema = self.writes([table.shape for table in inputs])
         narrow = pl.concat([table.scan("id").collect(engine="streaming") for table in inputs])
         order = narrow.with_columns(lottery(narrow["id"], self.seed)).sort("lot", "id")
         repeated = order["id"].is_duplicated() & ~order["id"].is_first_distinct()

@@ -1,21 +1,25 @@
 """Questions that are generated: our own task families, and the tasks of reasoning-gym."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Self
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stillroom.errors import SetupError, SourceError
+from stillroom.families import FAMILIES, LEVELS, Problem, stream
 from stillroom.rows import Schema
 
 
 class Procedural(BaseModel):
-    """Task families of our own, with exact references.
+    """Task families of our own, with exact references (`stillroom.families`).
+
+    Questions come from the ``train`` split, which shares no question with the held-out one.
 
     Attributes:
         n: Questions to make.
-        families: Which families, in equal shares; all by default.
+        families: Which families, in equal shares; by default those of the recipe's domain, or all
+            if it is none of math, code and science.
         levels: Which levels of difficulty, 1 (easy) to 5, in equal shares.
         flaws: Share of questions with each flaw, such as ``{near_duplicate: 0.05}``.
         seed: Other seeds give other questions of the same kinds.
@@ -29,14 +33,32 @@ class Procedural(BaseModel):
     }
 
     n: int = Field(ge=1)
-    families: tuple[str, ...] | None = None
-    levels: tuple[int, ...] = (1, 2, 3, 4, 5)
+    families: tuple[str, ...] | None = Field(None, min_length=1)
+    levels: tuple[int, ...] = Field(LEVELS, min_length=1)
     flaws: Mapping[str, float] = {}
     seed: int = 0
 
-    def records(self) -> Iterator[Mapping[str, Any]]:
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        self._stream("")  # it knows its families, levels and flaws, and says so
+        return self
+
+    def _stream(self, domain: str) -> Sequence[Problem]:
+        everything = tuple(FAMILIES)
+        ours = tuple(name for name in everything if FAMILIES[name].domain == domain)
+        names = self.families or ours or everything
+        return stream(names, self.levels, "train", self.seed, self.flaws, length=self.n)
+
+    def records(self, domain: str) -> Iterator[Mapping[str, Any]]:
         """Generate the questions, in order."""
-        raise NotImplementedError
+        for problem in self._stream(domain):
+            yield {
+                "question": problem.question,
+                "reference": problem.reference,
+                "family": problem.family,
+                "level": problem.level,
+                "flaw": problem.flaw,
+            }
 
 
 class Gym(BaseModel):
@@ -57,7 +79,7 @@ class Gym(BaseModel):
     seed: int = 0
     settings: Mapping[str, int | float | str | bool | tuple[int | float | str, ...]] = {}
 
-    def records(self) -> Iterator[Mapping[str, Any]]:
+    def records(self, domain: str) -> Iterator[Mapping[str, Any]]:
         """Generate the questions, in order.
 
         Raises:

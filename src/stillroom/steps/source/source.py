@@ -11,7 +11,8 @@ import polars as pl
 from pydantic import Field, model_validator
 
 from stillroom.errors import SourceError
-from stillroom.rows import QUESTION, Kind, Schema, Shape, content_id, dropped
+from stillroom.families import DOMAINS
+from stillroom.rows import QUESTION, Schema, Shape, content_id, dropped
 from stillroom.steps.base import Misfit, Out, Runtime, Step, Tick
 from stillroom.steps.source.fetch import COMMIT, fetch_hub, fetch_url
 from stillroom.steps.source.files import Broken, Record, read_records, sha256_of
@@ -46,7 +47,8 @@ class Source(Step):
         files: Which files of the repository, such as ``main/train-*.parquet``.
         procedural: Task families of our own.
         gym: A task of the reasoning-gym package.
-        shipped: A set that comes with the package.
+        shipped: A set that comes with the package; its questions of the recipe's domain, or all
+            if that is none of math, code and science.
         question: Column of the question; of several, the first that the file has.
         reference: Column of the known answer; of several, the first that the file has; None for
             none.
@@ -143,25 +145,24 @@ class Source(Step):
         """Read nothing that is in the store."""
         return ()
 
-    def adds(self, shape: Shape) -> Schema:
-        """Add the columns of a question, and those that the recipe keeps."""
-        kept: dict[str, pl.DataType] = {n: TYPES[t] for n, t in self.columns.items()}
-        generator = self.procedural or self.gym
-        return {**QUESTION, **kept, **(generator.COLUMNS if generator else {})}
-
-    def check(self, shape: Shape | None) -> Shape:
+    def check(self, shapes: Sequence[Shape]) -> Shape:
         """Check that nothing stands before the source."""
-        if shape is not None:
+        if shapes:
             raise Misfit(
                 "source stands after other steps; expected it first. To use several sources, "
                 "put each into a branch of `mix`"
             )
-        kind: Kind = "questions"
-        return Shape(kind, self.adds(Shape(kind)))
+        return Shape("questions", self.writes(shapes))
+
+    def writes(self, shapes: Sequence[Shape]) -> Schema:
+        """Write the columns of a question, and those that the recipe keeps."""
+        kept: dict[str, pl.DataType] = {n: TYPES[t] for n, t in self.columns.items()}
+        generator = self.procedural or self.gym
+        return {**QUESTION, **kept, **(generator.COLUMNS if generator else {})}
 
     def run(self, inputs: Sequence[Table], out: Out, rt: Runtime) -> list[str]:
         """Read, name and write the questions."""
-        schema = self.adds(Shape("questions"))
+        schema = self.writes(())
         rows: list[dict[str, Any]] = []
         lost: list[tuple[str, str, str]] = []
         seen: Counter[str] = Counter()
@@ -213,17 +214,20 @@ class Source(Step):
 
     def _records(self, rt: Runtime) -> Iterator[Record | Broken]:
         if self.name not in rt.sources:
-            if self.procedural:
-                yield from self.procedural.records()
-                return
-            if self.gym:
-                yield from self.gym.records()
+            generator = self.procedural or self.gym
+            if generator:
+                yield from generator.records(self.domain)
                 return
         wanted = [*self.question, *(self.reference or ()), *self.columns]
         if isinstance(self.licence, Mapping):
             wanted.append(self.licence["column"])
         for path in self._paths(rt):
-            yield from self._checked(read_records(path, wanted), path)
+            for record in self._checked(read_records(path, wanted), path):
+                if self.shipped and self.domain in DOMAINS:
+                    if not isinstance(record, Broken) and record["domain"] == self.domain:
+                        yield record
+                else:
+                    yield record
 
     def _checked(
         self, records: Iterator[Record | Broken], path: Path

@@ -1,0 +1,165 @@
+"""`ls`, `show` and `why`: looking at what a recipe made, without typing a key."""
+
+import json
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
+
+from stillroom.cli.options import store_option
+from stillroom.errors import StoreError
+from stillroom.recipe.make import read_paths, table_at
+from stillroom.run.progress import describe
+from stillroom.run.runner import Built
+from stillroom.run.why import LIMIT, Event, answers_to, drops_of, find_rows, question_text, story
+from stillroom.store.store import Store
+
+
+@click.command()
+@click.argument("recipe", required=False)
+@store_option
+def ls(recipe: str | None, store_path: Path) -> None:
+    """List the recipes of a store, or the steps of RECIPE with rows and drops."""
+    console = Console(highlight=False)
+    store = Store(store_path)
+    if recipe is not None:
+        for built in _paths(store, recipe).values():
+            console.print(Text(describe(built)), soft_wrap=True)
+        return
+    for name in store.records():
+        console.print(Text(f"{name}: {len(read_paths(store, name))} steps"))
+    if not store.records():
+        console.print(Text(f"{store_path}: nothing yet. Try `stillroom run quickstart`."))
+
+
+@click.command()
+@click.argument("recipe")
+@click.argument("step")
+@click.option("-n", "number", type=click.IntRange(min=1), default=5, show_default=True,
+              help="Rows to print.")  # fmt: skip
+@click.option("--columns", default=None, help="Columns to print, with commas between.")
+@click.option("--drops", is_flag=True, help="Print what the step dropped instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@store_option
+def show(
+    recipe: str,
+    step: str,
+    number: int,
+    columns: str | None,
+    drops: bool,
+    as_json: bool,
+    store_path: Path,
+) -> None:
+    """Print the first rows of RECIPE as they stood after STEP, such as math.dedup."""
+    store = Store(store_path)
+    paths = _paths(store, recipe)
+    if step not in paths:
+        raise StoreError(
+            f"{recipe}: no step {step} in the store; expected one of {', '.join(paths)}."
+        )
+    if drops:
+        frame = drops_of(paths[step].artifact, number)
+    else:
+        table = table_at(paths, step)
+        names = columns.split(",") if columns else list(table.schema)
+        for name in names:
+            if name not in table.schema:
+                raise StoreError(
+                    f"{step}: no column {name}; expected some of {', '.join(table.schema)}."
+                )
+        frame = table.scan(*names).head(number).collect(engine="streaming")
+    console = Console(highlight=False)
+    for row in frame.iter_rows(named=True):
+        if as_json:
+            click.echo(json.dumps(row, ensure_ascii=False, default=str))
+        else:
+            console.print(_grid(row))
+            console.print()
+
+
+@click.command()
+@click.argument("what")
+@click.option("--recipe", default=None, help="Look only at what this recipe made.")
+@store_option
+def why(what: str, recipe: str | None, store_path: Path) -> None:
+    """Tell the story of the row WHAT: an id, the beginning of one, or a piece of its text."""
+    console = Console(highlight=False)
+    store = Store(store_path)
+    names = [recipe] if recipe else store.records()
+    seen = 0
+    for name in names:
+        built = list(_paths(store, name).values())
+        ids = find_rows(built, what)
+        for row_id in ids:
+            seen += 1
+            console.rule(Text(f"{name}: {row_id}"), align="left")
+            _tell(console, built, row_id)
+        if len(ids) == LIMIT:
+            console.print(Text(f"More rows match than the {LIMIT} shown; give more of the text."))
+    if not seen:
+        raise StoreError(
+            f"{what}: no row with this id or text in {store_path}; expected an id, the beginning "
+            "of one, or a piece of a question or an answer. Check the spelling and --store."
+        )
+
+
+def _tell(console: Console, built: list[Built], row_id: str) -> None:
+    question_id = None
+    for event in story(built, row_id):
+        _print(console, event, built)
+        question_id = event.values.get("question_id", question_id)
+    if question_id is not None:
+        console.print(Text(f"  its question {question_id}:"))
+        for event in story(built, question_id):
+            _print(console, event, built)
+    for answer_id in answers_to(built, row_id):
+        console.print(Text(f"  answer {answer_id}:"))
+        for event in story(built, answer_id):
+            _print(console, event, built)
+
+
+def _print(console: Console, event: Event, built: list[Built]) -> None:
+    values = {k: v for k, v in event.values.items() if v is not None}
+    if event.what in ("dropped", "lost"):
+        witness = values.pop("witness", None)
+        line = f"  {event.path}: {event.what}: {values.pop('reason')}"
+        line += f" (score {values['score']:g})" if "score" in values else ""
+        console.print(Text(line), soft_wrap=True)
+        if witness:
+            text = question_text(built, witness)
+            shown = f"{witness} {_short(text)}" if text else witness
+            console.print(Text(f"    against {shown}"), soft_wrap=True)
+        return
+    console.print(Text(f"  {event.path}:"))
+    for name, value in values.items():
+        console.print(Text(f"    {name}: {_short(value)}"), soft_wrap=True)
+
+
+def _paths(store: Store, recipe: str) -> dict[str, Built]:
+    # `quickstart` and `recipes/quickstart.yaml` both name the recipe quickstart.
+    name = Path(recipe).stem if recipe not in store.records() else recipe
+    paths = read_paths(store, name)
+    if not paths:
+        raise StoreError(
+            f"{store.root}: no run of {recipe}; expected one of "
+            f"{', '.join(store.records()) or 'none yet'}. Run the recipe first, or check --store."
+        )
+    return paths
+
+
+def _grid(row: dict[str, object]) -> Grid:
+    grid = Grid(show_header=False, box=None, pad_edge=False)
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in row.items():
+        grid.add_row(Text(name), Text(_short(value, 2_000)))
+    return grid
+
+
+def _short(value: object, length: int = 300) -> str:
+    # Control characters in source text or model output must not reach the terminal.
+    text = "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}"
+                   for c in str(value))  # fmt: skip
+    return text if len(text) <= length else f"{text[:length]}… ({len(text):,} characters)"

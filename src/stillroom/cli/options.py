@@ -1,0 +1,52 @@
+"""Options that several verbs share."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def store_option(function: F) -> F:
+    """Add ``--store``."""
+    return click.option(
+        "--store", "store_path", type=click.Path(path_type=Path), default=Path("store"),
+        envvar="STILLROOM_STORE", show_default=True, help="Folder of results and paid answers.",
+    )(function)  # fmt: skip
+
+
+def runtime_options(function: F) -> F:
+    """Add the options that say where and how steps run."""
+    function = click.option(
+        "--source", "sources", multiple=True, metavar="NAME=FILE",
+        help="Read a named source or benchmark from this file. Repeatable.",
+    )(function)  # fmt: skip
+    function = click.option(
+        "--models", "models_path", type=click.Path(path_type=Path), default=None,
+        help="Where models are served (models.toml).",
+    )(function)  # fmt: skip
+    function = click.option(
+        "--workers", type=click.IntRange(min=1), default=os.cpu_count() or 1,
+        show_default="cores", help="Processes for work on the CPU.",
+    )(function)  # fmt: skip
+    return store_option(function)
+
+
+def parse_sources(sources: tuple[str, ...]) -> dict[str, str]:
+    """Read ``NAME=FILE`` pairs.
+
+    Raises:
+        click.BadParameter: If one has no ``=``, or two name the same source.
+    """
+    pairs: dict[str, str] = {}
+    for source in sources:
+        name, equals, path = source.partition("=")
+        if not (name and equals and path):
+            raise click.BadParameter(f"{source!r}; expected NAME=FILE.", param_hint="--source")
+        if name in pairs:
+            raise click.BadParameter(f"{name} is given twice.", param_hint="--source")
+        pairs[name] = path
+    return pairs

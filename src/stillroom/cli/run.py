@@ -1,0 +1,156 @@
+"""`run` and `plan`."""
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+import click
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
+
+from stillroom.cli.options import parse_sources, runtime_options
+from stillroom.errors import RecipeError
+from stillroom.models.config import load_config
+from stillroom.models.ledger import Ledger
+from stillroom.recipe.form import Recipe
+from stillroom.recipe.load import read_recipe, recipe_text
+from stillroom.recipe.make import make
+from stillroom.recipe.make import plan as make_plan
+from stillroom.run.planner import Planned
+from stillroom.run.progress import Progress
+from stillroom.steps.base import Runtime
+from stillroom.steps.decontaminate.decontaminate import Decontaminate
+from stillroom.steps.mix.mix import Mix
+from stillroom.steps.source.source import Source
+from stillroom.store.store import Store
+
+
+@click.command()
+@click.argument("recipe")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=None,
+    help="Folder of the dataset.  [default: datasets/<name>]",
+)  # fmt: skip
+@runtime_options
+def run(
+    recipe: str,
+    out: Path | None,
+    store_path: Path,
+    models_path: Path | None,
+    sources: tuple[str, ...],
+    workers: int,
+) -> None:
+    """Make a dataset from RECIPE: a file, or the name of a shipped recipe such as quickstart.
+
+    What the store holds is not made again. If a run stops, however it stops, the same command
+    goes on where it was.
+    """
+    text = recipe_text(recipe)
+    loaded = read_recipe(text, recipe)
+    console = Console(highlight=False, stderr=False)
+    progress = Progress(console)
+    folder = out or Path("datasets") / loaded.name
+    with _runtime(store_path, loaded, models_path, sources, workers) as (store, rt):
+        console.print(Text(f"{loaded.name} → {folder}, with the store {store_path}"))
+        try:
+            made = make(loaded, text=text, store=store, rt=rt, out=folder, watcher=progress)
+        finally:
+            progress.stop()
+    console.print(Text(f"{made.dataset.rows:,} rows in {folder}/ (its card is README.md)"))
+
+
+@click.command()
+@click.argument("recipe")
+@runtime_options
+def plan(
+    recipe: str,
+    store_path: Path,
+    models_path: Path | None,
+    sources: tuple[str, ...],
+    workers: int,
+) -> None:
+    """Say for every step of RECIPE whether it is cached, what it would buy, and why it is stale."""
+    loaded = read_recipe(recipe_text(recipe), recipe)
+    console = Console(highlight=False)
+    with _runtime(store_path, loaded, models_path, sources, workers) as (store, rt):
+        planned = make_plan(loaded, store=store, rt=rt)
+    grid = Grid(box=None, pad_edge=False)
+    for name, justify in (("step", "left"), ("state", "left"), ("rows", "right"),
+                          ("calls to buy", "right"), ("why", "left")):  # fmt: skip
+        grid.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]  # a literal
+    for step in planned:
+        grid.add_row(*(Text(cell) for cell in _cells(step)))
+    console.print(grid)
+    todo = [p for p in planned if p.state != "cached"]
+    console.print(Text(f"{len(planned) - len(todo)} of {len(planned)} steps are in the store."))
+
+
+def _cells(planned: Planned) -> tuple[str, str, str, str, str]:
+    rows = "" if planned.rows is None else f"{planned.rows:,}"
+    calls = ""
+    if planned.calls is not None:
+        calls = f"{planned.calls.missing:,} of {planned.calls.wanted:,}"
+    return planned.path, planned.state, rows, calls, "; ".join(planned.why)
+
+
+@contextlib.contextmanager
+def _runtime(
+    store_path: Path,
+    recipe: Recipe,
+    models_path: Path | None,
+    sources: tuple[str, ...],
+    workers: int,
+) -> Iterator[tuple[Store, Runtime]]:
+    """Open the store, the ledger and the models, and close them again."""
+    overrides = parse_sources(sources)
+    known = _source_names(recipe)
+    for name in overrides:
+        if name not in known:
+            raise RecipeError(
+                f"--source {name}: the recipe has no source or benchmark of this name; "
+                f"expected one of {', '.join(known)}."
+            )
+    store = Store(store_path)
+    with contextlib.ExitStack() as stack:
+        opened: list[Ledger] = []
+
+        def ledger() -> Ledger:
+            if not opened:
+                store.root.mkdir(parents=True, exist_ok=True)
+                opened.append(Ledger(store.ledger_path))
+                stack.callback(opened[0].close)
+            return opened[0]
+
+        stack.enter_context(_stop_on_terminate())
+        yield store, Runtime(load_config(models_path), ledger, overrides, workers)
+
+
+def _source_names(recipe: Recipe) -> list[str]:
+    names: dict[str, None] = {}
+    steps = [step for chain in recipe.domains.values() for step in chain]
+    while steps:
+        step = steps.pop(0)
+        if isinstance(step, Source):
+            names[step.name] = None
+        elif isinstance(step, Decontaminate):
+            names.update(dict.fromkeys(step.against))
+        elif isinstance(step, Mix):
+            steps += [s for branch in step.branches.values() for s in branch]
+    return list(names)
+
+
+@contextlib.contextmanager
+def _stop_on_terminate() -> Iterator[None]:
+    """Let SIGTERM stop a run as Ctrl-C does."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,109 @@
+"""Making a dataset from a recipe, and planning it: the two ways to walk the pipeline."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from stillroom.recipe.form import Recipe
+from stillroom.recipe.pipeline import walk
+from stillroom.run.planner import Planned, Planner
+from stillroom.run.runner import At, Built, Runner, Watcher, after
+from stillroom.steps.base import Runtime
+from stillroom.steps.export.export import Stage, Summary, write_dataset
+from stillroom.store.artifact import Artifact
+from stillroom.store.store import Store
+from stillroom.store.table import Table
+
+
+@dataclass(frozen=True)
+class Made:
+    """A finished run.
+
+    Attributes:
+        built: All steps, in order.
+        dataset: What was written.
+    """
+
+    built: list[Built]
+    dataset: Summary
+
+
+def make(
+    recipe: Recipe, *, text: str, store: Store, rt: Runtime, out: Path, watcher: Watcher | None = None
+) -> Made:
+    """Run a recipe to a finished dataset folder.
+
+    What the store has already is not built again. A run that was killed goes on where it was.
+
+    Args:
+        recipe: What to make.
+        text: The recipe's own text, for the dataset card.
+        store: Where results are found and kept.
+        rt: Where and how steps run.
+        out: The dataset folder.
+        watcher: Hears of progress.
+
+    Raises:
+        StillroomError: If a step cannot be done; what was done before is in the store.
+    """
+    runner = Runner(store, rt, watcher or Watcher())
+    ends: dict[str, At] = {}
+    try:
+        ends = walk(recipe.bound(), runner)
+    finally:
+        record = read_paths(store, recipe.name) if not ends else {}
+        for built in runner.built:
+            record[built.path] = built
+        store.write_record(recipe.name, _record(text, record))
+    stages = [Stage(b.path, b.artifact.manifest.step, b.artifact.manifest) for b in runner.built]
+    summary = write_dataset(
+        out,
+        name=recipe.name,
+        description=recipe.description,
+        recipe_text=text,
+        models=recipe.models,
+        tables={domain: at.table for domain, at in ends.items()},
+        story=stages,
+        export=recipe.export,
+    )
+    return Made(runner.built, summary)
+
+
+def plan(recipe: Recipe, *, store: Store, rt: Runtime) -> list[Planned]:
+    """Say what a run would do, without doing it."""
+    manifests = {path: b.artifact.manifest for path, b in read_paths(store, recipe.name).items()}
+    planner = Planner(store, rt, manifests)
+    walk(recipe.bound(), planner)
+    return planner.planned
+
+
+def _record(text: str, built: Mapping[str, Built]) -> dict[str, object]:
+    steps = [
+        {
+            "path": path,
+            "step": b.artifact.manifest.step,
+            "key": b.artifact.manifest.key,
+            "inputs": list(b.inputs),
+        }
+        for path, b in built.items()
+    ]
+    return {"recipe": text, "steps": steps}
+
+
+def read_paths(store: Store, recipe: str) -> dict[str, Built]:
+    """Return what the recipe last used at each path; artifacts that are gone are left out."""
+    record = store.read_record(recipe)
+    found: dict[str, Built] = {}
+    for entry in record["steps"] if record else []:
+        path = store.path(entry["step"], entry["key"])
+        if path.is_dir():
+            artifact = Artifact.load(path)
+            found[entry["path"]] = Built(entry["path"], artifact, tuple(entry["inputs"]), True)
+    return found
+
+
+
+def table_at(paths: Mapping[str, Built], path: str) -> Table:
+    """Return the table as it stood after the step at a path."""
+    built = paths[path]
+    return after([table_at(paths, p) for p in built.inputs], built.artifact)

@@ -1,0 +1,68 @@
+"""The JSON Schema of a recipe file, so that editors complete and check recipes."""
+
+from typing import Any
+
+from pydantic.json_schema import models_json_schema
+
+from stillroom.recipe.form import STEPS, Recipe
+from stillroom.steps.base import ModelSpec
+from stillroom.steps.export.export import Export
+
+SHORT: dict[str, dict[str, Any]] = {
+    "source": {"type": "string"},
+    "mix": {"type": "object", "additionalProperties": {"$ref": "#/$defs/Chain"}},
+    "label": {"type": "string"},
+    "take": {"type": "integer", "minimum": 0},
+    "dedup": {"type": "string"},
+    "decontaminate": {"anyOf": [{"type": "string"}, {"type": "array"}]},
+    "answer": {"type": "string"},
+    "verify": {"type": "string"},
+}
+"""What may stand behind a word instead of a mapping of fields."""
+
+
+def recipe_schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of a recipe file."""
+    models = [(m, "validation") for m in (*STEPS.values(), ModelSpec, Export)]
+    names, top = models_json_schema(models)  # type: ignore[arg-type]  # a list of pairs
+    definitions = top["$defs"]
+    words = {}
+    for word, step in STEPS.items():
+        reference = names[step, "validation"]["$ref"].removeprefix("#/$defs/")
+        fields = definitions[reference]
+        fields["properties"].pop("as", None)
+        if word == "mix":
+            fields["properties"]["branches"] = SHORT["mix"]
+        if word == "source":
+            fields["properties"].pop("domain", None)
+            for name in ("question", "reference"):
+                fields["properties"][name] = {"anyOf": [{"type": "string"}, {"type": "array"}]}
+        long: dict[str, Any] = {"$ref": f"#/$defs/{reference}"}
+        words[word] = {"anyOf": [long, SHORT[word]]} if word in SHORT else long
+    definitions["Chain"] = {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/Step"}}
+    definitions["Step"] = {
+        "type": "object",
+        "properties": {**words, "as": {"type": "string"}},
+        "additionalProperties": False,
+        "oneOf": [{"required": [word]} for word in words],
+    }
+    name = Recipe.model_json_schema()["properties"]["name"]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Stillroom recipe",
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["name", "domains"],
+        "properties": {
+            "name": name,
+            "description": {"type": "string"},
+            "models": {"type": "object", "additionalProperties": names[ModelSpec, "validation"]},
+            "domains": {
+                "type": "object",
+                "minProperties": 1,
+                "additionalProperties": {"$ref": "#/$defs/Chain"},
+            },
+            "export": names[Export, "validation"],
+        },
+        "$defs": definitions,
+    }

@@ -1,0 +1,171 @@
+"""The Runner: finds or builds the artifact of a step, and returns the table that it makes."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import polars as pl
+
+from stillroom.run.keys import Asked, ask
+from stillroom.steps.base import Runtime, Step, Tick
+from stillroom.store.artifact import Artifact
+from stillroom.store.store import Store, Workshop
+from stillroom.store.table import Table
+
+
+@dataclass(frozen=True)
+class Built:
+    """One step of a pipeline and the artifact that answers it.
+
+    Attributes:
+        path: Where the step stands in the recipe, such as ``math.dedup``.
+        artifact: What it wrote.
+        inputs: Paths of the steps whose tables it read.
+        cached: Whether the artifact was there already.
+    """
+
+    path: str
+    artifact: Artifact
+    inputs: tuple[str, ...]
+    cached: bool
+
+
+class Watcher:
+    """Hears what a Runner does. This one says nothing; see `stillroom.run.progress`."""
+
+    def start(self, path: str, step: Step, rows: int | None) -> None:
+        """Hear that a step begins to build."""
+
+    def tick(self, tick: Tick) -> None:
+        """Hear of progress in the step that builds."""
+
+    def wait(self, path: str) -> None:
+        """Hear that another process builds this step, and is waited for."""
+
+    def done(self, built: Built) -> None:
+        """Hear that a step is there, built or found."""
+
+
+@dataclass(frozen=True)
+class At:
+    """A table and the path of the step that it stands after."""
+
+    path: str
+    table: Table
+
+
+@dataclass
+class Runner:
+    """Runs steps against a store.
+
+    Attributes:
+        store: Where artifacts are found and kept.
+        rt: Where and how steps run.
+        watcher: Hears of progress.
+        built: All steps so far, in the order in which they ran.
+    """
+
+    store: Store
+    rt: Runtime
+    watcher: Watcher = field(default_factory=Watcher)
+    built: list[Built] = field(default_factory=list)
+
+    def __call__(self, path: str, step: Step, inputs: Sequence[At]) -> At:
+        """Return the table after a step, from the store if it is there."""
+        tables = [at.table for at in inputs]
+        asked = ask(step, tables, self.rt)
+        artifact = self.store.find(step.STEP, asked.key)
+        cached = artifact is not None
+        if artifact is None:
+            artifact = self._build(path, step, tables, asked)
+        built = Built(path, artifact, tuple(at.path for at in inputs), cached)
+        self.built.append(built)
+        self.watcher.done(built)
+        return At(path, after(tables, artifact))
+
+    def _build(self, path: str, step: Step, tables: list[Table], asked: Asked) -> Artifact:
+        totals = Totals()
+
+        def tick(news: Tick) -> None:
+            totals.add(news)
+            self.watcher.tick(news)
+
+        def wait() -> None:
+            self.watcher.wait(path)
+
+        with self.store.building(step.STEP, asked.key, on_wait=wait) as workshop:
+            if isinstance(workshop, Artifact):
+                return workshop
+            self.watcher.start(path, step, sum(t.height for t in tables) if tables else None)
+            started = time.monotonic()
+            out = _Counting(workshop)
+            notes = step.run(tables, out, replace(self.rt, tick=tick))
+            shapes = [table.shape for table in tables]
+            rows = step.DELTA == "rows"
+            return workshop.finish(
+                version=asked.version,
+                fields=asked.fields,
+                inputs=asked.inputs,
+                delta=step.DELTA,
+                kind=step.check(shapes).kind if rows else None,
+                schema=step.writes(shapes),
+                n_shards=out.n_shards if rows else len(tables[0].shards),
+                measured={"seconds": round(time.monotonic() - started, 3), **totals.measured()},
+                notes=notes,
+            )
+
+
+def after(inputs: Sequence[Table], artifact: Artifact) -> Table:
+    """Return the table that an artifact makes of the step's inputs."""
+    if artifact.manifest.delta != "rows":
+        return inputs[0].plus(artifact)
+    return Table(artifact, parent=inputs[0] if artifact.manifest.kind == "answers" else None)
+
+
+class Totals:
+    """Ticks of one step, added up."""
+
+    def __init__(self) -> None:
+        self.rows = self.calls = self.reused = self.failed = self.tokens = 0
+        self.usd: float | None = None
+
+    def add(self, tick: Tick) -> None:
+        """Add one tick."""
+        self.rows += tick.rows
+        self.calls += tick.calls
+        self.reused += tick.reused
+        self.failed += tick.failed
+        self.tokens += tick.tokens
+        if tick.usd is not None:
+            self.usd = (self.usd or 0.0) + tick.usd
+
+    def measured(self) -> dict[str, float | int | None]:
+        """Return what belongs into a manifest: nothing for a step that asks no model."""
+        if not (self.calls or self.reused or self.failed):
+            return {}
+        counts = {"calls": self.calls, "reused": self.reused, "failed": self.failed}
+        return {**counts, "completion_tokens": self.tokens, "usd": self.usd}
+
+
+@dataclass
+class _Counting:
+    """A workshop that remembers how many shards there are."""
+
+    workshop: Workshop
+    n_shards: int = 0
+
+    def has(self, shard: int) -> bool:
+        self.n_shards = max(self.n_shards, shard + 1)
+        return self.workshop.has(shard)
+
+    def write(
+        self,
+        shard: int,
+        data: pl.DataFrame | None,
+        *,
+        rows_in: int,
+        lost: pl.DataFrame | None = None,
+        parent: int | None = None,
+    ) -> None:
+        self.n_shards = max(self.n_shards, shard + 1)
+        self.workshop.write(shard, data, rows_in=rows_in, lost=lost, parent=parent)
