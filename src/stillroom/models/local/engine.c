@@ -36,7 +36,7 @@
 
 #define INLINE static inline __attribute__((always_inline))
 #define BLOCK 32     /* columns that lie together in a packed matrix */
-#define PAGE 64      /* positions in a page of keys and values */
+#define PAGE 16      /* positions in a page of keys and values: the lanes of a sum, see kernels.h */
 #define CHUNK 64     /* prompt positions computed together */
 #define MAX_HEAD 512 /* floats in an attention head */
 #define TURNS 8192   /* positions whose rotations are kept in a table */
@@ -61,7 +61,7 @@ typedef struct {
     int vocab, dim, layers, heads, kv_heads, head_dim, ff, context;
     int qkv_bias, qk_norm, tied;
     float eps, scale;
-    int dim_padded, head_padded, qkv_padded, ff_padded, vocab_padded;
+    int dim_padded, head_padded, qkv_padded, ff_padded, vocab_padded, scores_padded;
     size_t page_layer, page_floats; /* floats of a page: of one layer, of all */
     Matrix embed, head;
     float *norm;
@@ -88,17 +88,25 @@ typedef struct Job {
     atomic_int cancelled;
 } Job;
 
+/* Keys and values of sixteen positions, in all layers. Draws of one question share the pages that
+ * their prompt fills; a page is written only by its sole owner. */
+typedef struct {
+    int owners;
+    float numbers[] __attribute__((aligned(64)));
+} Page;
+
 typedef struct {
     Job *job;        /* NULL when free */
     int32_t *tokens; /* whose keys and values the pages hold, first `computed` of them */
     int computed, room, reserved;
-    float **pages;
+    uint64_t group; /* slots of one group have the same prompt */
+    Page **pages;
     int n_pages, pages_room;
 } Slot;
 
 typedef struct {
     int token, pos;
-    float **pages;
+    Page **pages;
 } Row;
 
 typedef struct Part { /* tokens of a streamed job that goes on */
@@ -312,7 +320,7 @@ static int worker_init(Worker *w, const Model *m, int rows) {
     w->attended = zeros(n * (size_t)m->heads * (size_t)m->head_padded, sizeof(float));
     w->gated = zeros(n * 2 * (size_t)m->ff_padded, sizeof(float));
     w->logits = zeros(n * (size_t)m->vocab_padded, sizeof(float));
-    w->scores = zeros((size_t)round_up(m->context, PAGE), sizeof(float));
+    w->scores = zeros(2 * (size_t)m->scores_padded, sizeof(float));
     w->weights = zeros((size_t)m->vocab_padded, sizeof(float));
     w->order = zeros((size_t)m->vocab_padded, sizeof(int32_t));
     if (w->x && w->h && w->qkv && w->attended && w->gated && w->logits && w->scores &&
@@ -332,9 +340,11 @@ typedef struct {
     Worker worker;
     Slot *slots;
     Row *rows;
-    int *row_slot;
+    int *running; /* active slots, those of one group side by side */
+    Slot **row_slot;
     int active, reserved; /* pages promised to active slots */
-    float **spare;
+    uint64_t groups;
+    Page **spare;
     int n_spare, spare_room, allocated;
 } Lane;
 
@@ -358,45 +368,93 @@ static void job_free(Job *job) {
     free(job);
 }
 
-/* Give a slot room for `positions`. */
-static int slot_pages(Lane *lane, Slot *slot, int positions) {
+static void page_drop(Lane *lane, Page *page) {
+    if (--page->owners > 0) return;
+    if (lane->n_spare == lane->spare_room) {
+        int room = lane->spare_room * 2 + 64;
+        Page **spare = realloc(lane->spare, (size_t)room * sizeof *spare);
+        if (!spare) {
+            free(page);
+            lane->allocated--;
+            return;
+        }
+        lane->spare = spare, lane->spare_room = room;
+    }
+    lane->spare[lane->n_spare++] = page;
+}
+
+static void slot_cut(Lane *lane, Slot *slot, int pages) {
+    while (slot->n_pages > pages) page_drop(lane, slot->pages[--slot->n_pages]);
+}
+
+static Page *page_take(Lane *lane) {
     const Model *m = lane->engine->model;
-    int need = (positions + PAGE - 1) / PAGE;
-    if (need > slot->pages_room) {
-        int room = need * 2;
-        float **pages = realloc(slot->pages, (size_t)room * sizeof *pages);
+    if (lane->allocated >= lane->engine->pages)
+        /* Finished slots keep their pages only in case their prompt comes again. */
+        for (int s = 0; s < lane->engine->slots && lane->n_spare == 0; s++)
+            if (!lane->slots[s].job) {
+                lane->slots[s].computed = 0;
+                slot_cut(lane, &lane->slots[s], 0);
+            }
+    Page *page;
+    if (lane->n_spare > 0) {
+        page = lane->spare[--lane->n_spare];
+    } else {
+        page = zeros(1, sizeof *page + m->page_floats * sizeof(float));
+        if (!page) return NULL;
+        lane->allocated++;
+    }
+    page->owners = 1;
+    return page;
+}
+
+static int slot_add(Slot *slot, Page *page) {
+    if (slot->n_pages == slot->pages_room) {
+        int room = slot->pages_room * 2 + 16;
+        Page **pages = realloc(slot->pages, (size_t)room * sizeof *pages);
         if (!pages) return -1;
         slot->pages = pages, slot->pages_room = room;
     }
-    while (slot->n_pages < need) {
-        if (lane->n_spare == 0 && lane->allocated >= lane->engine->pages) {
-            /* Take the pages of a finished slot, which are kept only in case of a shared prompt. */
-            for (int s = 0; s < lane->engine->slots && lane->n_spare == 0; s++) {
-                Slot *other = &lane->slots[s];
-                if (other->job || other == slot || other->n_pages == 0) continue;
-                if (lane->n_spare + other->n_pages > lane->spare_room) {
-                    int room = lane->n_spare + other->n_pages;
-                    float **spare = realloc(lane->spare, (size_t)room * sizeof *spare);
-                    if (!spare) return -1;
-                    lane->spare = spare, lane->spare_room = room;
-                }
-                memcpy(lane->spare + lane->n_spare, other->pages,
-                       (size_t)other->n_pages * sizeof *other->pages);
-                lane->n_spare += other->n_pages;
-                other->n_pages = other->computed = 0;
-            }
+    slot->pages[slot->n_pages++] = page;
+    return 0;
+}
+
+/* Give a slot room for `positions`. */
+static int slot_pages(Lane *lane, Slot *slot, int positions) {
+    while (slot->n_pages * PAGE < positions) {
+        Page *page = page_take(lane);
+        if (!page) return -1;
+        if (slot_add(slot, page)) {
+            page_drop(lane, page);
+            return -1;
         }
-        float *page;
-        if (lane->n_spare > 0) {
-            page = lane->spare[--lane->n_spare];
-        } else {
-            page = zeros(m->page_floats, sizeof(float));
-            if (!page) return -1;
-            lane->allocated++;
-        }
-        slot->pages[slot->n_pages++] = page;
     }
     return 0;
+}
+
+/* Make a slot hold the first `length` positions of a donor, maybe itself, ready for more. */
+static int slot_share(Lane *lane, Slot *slot, const Slot *donor, int length) {
+    int whole = length / PAGE, part = length % PAGE;
+    if (donor != slot) {
+        slot_cut(lane, slot, 0);
+        for (int p = 0; p < whole; p++) {
+            if (slot_add(slot, donor->pages[p])) return -1;
+            donor->pages[p]->owners++;
+        }
+    }
+    Page *last = part ? donor->pages[whole] : NULL;
+    if (last) last->owners++; /* so that it lives through the cut */
+    slot_cut(lane, slot, whole);
+    if (!last) return 0;
+    if (last->owners == 1 && donor == slot) return slot_add(slot, last);
+    Page *copy = page_take(lane);
+    if (copy)
+        memcpy(copy->numbers, last->numbers, lane->engine->model->page_floats * sizeof(float));
+    page_drop(lane, last);
+    if (!copy) return -1;
+    if (!slot_add(slot, copy)) return 0;
+    page_drop(lane, copy);
+    return -1;
 }
 
 /* Remember which tokens the pages of a slot stand for. */
@@ -439,15 +497,9 @@ static Slot *choose_slot(Lane *lane, const Job *job, Slot **donor, int *length) 
 static int prefill(Lane *lane, Slot *slot, Slot *donor, int length) {
     Job *job = slot->job;
     const Model *m = lane->engine->model;
-    if (donor != slot) {
-        slot->computed = 0;
-        if (length > 0) {
-            if (slot_pages(lane, slot, length)) return -1;
-            for (int p = 0; p * PAGE < length; p++)
-                memcpy(slot->pages[p], donor->pages[p], m->page_floats * sizeof(float));
-            if (slot_tokens(slot, job->tokens, 0, length)) return -1;
-        }
-    }
+    slot->computed = 0;
+    if (slot_share(lane, slot, donor ? donor : slot, length)) return -1;
+    if (donor != slot && slot_tokens(slot, job->tokens, 0, length)) return -1;
     slot->computed = length;
     while (slot->computed < job->prompt - 1 && !lane->engine->closing && !job->cancelled) {
         int n = job->prompt - 1 - slot->computed;
@@ -484,6 +536,8 @@ static void release(Lane *lane, Slot *slot) {
     Engine *e = lane->engine;
     Job *job = slot->job;
     slot->job = NULL;
+    for (int i = 0, kept = 0; i < lane->active; i++)
+        if (&lane->slots[lane->running[i]] != slot) lane->running[kept++] = lane->running[i];
     lane->reserved -= slot->reserved;
     lane->active--;
     e->outstanding--;
@@ -520,8 +574,19 @@ static void admit(Lane *lane) {
         Slot *donor;
         int length;
         Slot *slot = choose_slot(lane, job, &donor, &length);
+        int same = donor && length == job->prompt - 1;
+        slot->group = same ? donor->group : ++lane->groups;
         slot->job = job, slot->reserved = need;
-        lane->active++, lane->reserved += need;
+        int at = lane->active++; /* beside its group: shared pages are then read from the cache */
+        for (; same && at > 0 && lane->slots[lane->running[at - 1]].group != slot->group; at--)
+            lane->running[at] = lane->running[at - 1];
+        if (same && at == 0) {
+            /* No sibling is active: the last place is as good as any. */
+            memmove(lane->running, lane->running + 1, (size_t)(lane->active - 1) * sizeof(int));
+            at = lane->active - 1;
+        }
+        lane->running[at] = (int)(slot - lane->slots);
+        lane->reserved += need;
         pthread_mutex_unlock(&e->lock);
         job->failed = prefill(lane, slot, donor, length);
         pthread_mutex_lock(&e->lock);
@@ -533,21 +598,21 @@ static void step(Lane *lane) {
     Engine *e = lane->engine;
     const Model *m = e->model;
     int n = 0;
-    for (int s = 0; s < e->slots; s++) {
-        Slot *slot = &lane->slots[s];
+    for (int i = 0; i < lane->active; i++) {
+        Slot *slot = &lane->slots[lane->running[i]];
         Job *job = slot->job;
-        if (!job || job->cancelled || job->failed) continue;
+        if (job->cancelled || job->failed) continue;
         if (slot_pages(lane, slot, job->length) ||
             slot_tokens(slot, job->tokens, job->length - 1, job->length)) {
             job->failed = 1;
             continue;
         }
-        lane->row_slot[n] = s;
+        lane->row_slot[n] = slot;
         lane->rows[n++] = (Row){job->tokens[job->length - 1], job->length - 1, slot->pages};
     }
     m->kernels->forward(&lane->worker, lane->rows, n, 1);
     for (int r = 0; r < n; r++) {
-        Slot *slot = &lane->slots[lane->row_slot[r]];
+        Slot *slot = lane->row_slot[r];
         Job *job = slot->job;
         slot->computed = job->length;
         int token = draw(&lane->worker,
@@ -616,15 +681,16 @@ static void engine_stop(Engine *e) {
 static void engine_clear(Engine *e) {
     for (int i = 0; e->lanes && i < e->n_lanes; i++) {
         Lane *lane = &e->lanes[i];
-        for (int s = 0; lane->slots && s < e->slots; s++) {
-            Slot *slot = &lane->slots[s];
+        for (int k = 0; lane->slots && k < e->slots; k++) {
+            Slot *slot = &lane->slots[k];
             job_free(slot->job);
             free(slot->tokens);
-            for (int p = 0; p < slot->n_pages; p++) free(slot->pages[p]);
+            slot_cut(lane, slot, 0);
             free(slot->pages);
         }
         for (int p = 0; p < lane->n_spare; p++) free(lane->spare[p]);
         free(lane->spare), free(lane->slots), free(lane->rows), free(lane->row_slot);
+        free(lane->running);
         worker_free(&lane->worker);
     }
     free(e->lanes);
@@ -782,6 +848,7 @@ static int model_init(Model *m) {
     m->qkv_padded = round_up((m->heads + 2 * m->kv_heads) * m->head_padded, BLOCK);
     m->ff_padded = round_up(m->ff, BLOCK);
     m->vocab_padded = round_up(m->vocab, BLOCK);
+    m->scores_padded = round_up(m->context, BLOCK * 2);
     m->scale = (float)(1.0 / sqrt((double)m->head_dim));
     m->page_layer = 2 * (size_t)m->kv_heads * (size_t)m->head_padded * PAGE;
     m->page_floats = m->page_layer * (size_t)m->layers;
@@ -988,12 +1055,12 @@ static PyObject *Model_logits(PyObject *object, PyObject *args) {
     PyObject *result = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)((size_t)n * width));
     char *to = result ? PyBytes_AsString(result) : NULL;
     int n_pages = (n + PAGE - 1) / PAGE, failed = 0;
-    float **pages = zeros((size_t)n_pages, sizeof *pages);
+    Page **pages = zeros((size_t)n_pages, sizeof *pages);
     Worker w = {0};
     Row rows[CHUNK];
     if (!to || !pages || worker_init(&w, m, CHUNK)) failed = 1;
     for (int p = 0; !failed && p < n_pages; p++)
-        if (!(pages[p] = zeros(m->page_floats, sizeof(float)))) failed = 1;
+        if (!(pages[p] = zeros(1, sizeof(Page) + m->page_floats * sizeof(float)))) failed = 1;
     if (!failed) {
         Py_BEGIN_ALLOW_THREADS
         fenv_t outside;
@@ -1043,8 +1110,10 @@ static int engine_init(Engine *e) {
         lane->engine = e;
         lane->slots = zeros((size_t)e->slots, sizeof(Slot));
         lane->rows = zeros((size_t)rows, sizeof(Row));
-        lane->row_slot = zeros((size_t)e->slots, sizeof(int));
-        if (!lane->slots || !lane->rows || !lane->row_slot || worker_init(&lane->worker, m, rows))
+        lane->row_slot = zeros((size_t)e->slots, sizeof(Slot *));
+        lane->running = zeros((size_t)e->slots, sizeof(int));
+        if (!lane->slots || !lane->rows || !lane->row_slot || !lane->running ||
+            worker_init(&lane->worker, m, rows))
             return -1;
     }
     for (int i = 0; i < e->n_lanes; i++) {

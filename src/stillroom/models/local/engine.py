@@ -16,7 +16,7 @@ from stillroom.models.local.checkpoint import Checkpoint, Prompt, PromptError
 from stillroom.text.think import split_thinking
 
 # Positions in a page of keys and values, as in engine.c.
-PAGE = 64
+PAGE = 16
 
 # How the C engine says why a completion ended.
 MORE, STOP, LENGTH, NO_MEMORY = range(4)

@@ -13,6 +13,7 @@
 #define V NAME(floats)
 #define I NAME(ints)
 #define GROUP (16 / LANES) /* registers in a group of sixteen lanes */
+#define NEAR_BLOCKS (LANES / 4) /* pages of keys at once: as many as registers hold */
 
 typedef float V __attribute__((vector_size(4 * LANES)));
 typedef int32_t I __attribute__((vector_size(4 * LANES)));
@@ -126,23 +127,66 @@ static TARGET void NAME(gate)(float *gate, const float *up, int padded) {
     }
 }
 
-/* Scores of one query against `blocks` groups of sixteen keys. */
-INLINE TARGET void NAME(score)(const float *q, const float *keys, int head, int stride, float scale,
-                               float *scores, const int blocks) {
-    V sum[4][GROUP];
-    for (int b = 0; b < blocks; b++)
-        for (int j = 0; j < GROUP; j++) sum[b][j] = (V){0};
-    for (int i = 0; i < head; i++) {
-        V s = SPLAT(q[i]);
-#pragma GCC unroll 4
-        for (int b = 0; b < blocks; b++)
-#pragma GCC unroll 4
-            for (int j = 0; j < GROUP; j++)
-                sum[b][j] += s * LOAD(keys + b * stride + i * 16 + j * LANES);
+/* Scores of `queries` heads that share their keys, against `blocks` pages of sixteen keys each.
+ *
+ * Keys and values of all slots together exceed the near caches, and waiting for them took most of
+ * the time: so the keys of the pages `ahead` are called for, and the values of these pages. */
+INLINE TARGET void NAME(score)(const float *q, size_t ldq, Page *const *pages, Page *const *ahead,
+                               size_t at, int head, int padded, float scale, float *scores,
+                               size_t lds, const int queries, const int blocks) {
+    V sum[2][NEAR_BLOCKS][GROUP];
+    const float *keys[NEAR_BLOCKS], *coming[NEAR_BLOCKS];
+    for (int b = 0; b < blocks; b++) {
+        keys[b] = pages[b]->numbers + at;
+        coming[b] = ahead[b]->numbers + at;
+        for (int g = 0; g < queries; g++)
+            for (int j = 0; j < GROUP; j++) sum[g][b][j] = (V){0};
     }
-    for (int b = 0; b < blocks; b++)
-        for (int j = 0; j < GROUP; j++)
-            STORE(scores + b * 16 + j * LANES, sum[b][j] * SPLAT(scale));
+    for (int i = 0; i < head; i++) {
+#pragma GCC unroll 4
+        for (int b = 0; b < blocks; b++) {
+            __builtin_prefetch(coming[b] + i * PAGE, 0, 3);
+            __builtin_prefetch(keys[b] + (padded + i) * PAGE, 0, 2);
+        }
+#pragma GCC unroll 2
+        for (int g = 0; g < queries; g++) {
+            V s = SPLAT(q[(size_t)g * ldq + (size_t)i]);
+#pragma GCC unroll 4
+            for (int b = 0; b < blocks; b++)
+#pragma GCC unroll 4
+                for (int j = 0; j < GROUP; j++)
+                    sum[g][b][j] += s * LOAD(keys[b] + i * PAGE + j * LANES);
+        }
+    }
+    for (int g = 0; g < queries; g++)
+        for (int b = 0; b < blocks; b++)
+            for (int j = 0; j < GROUP; j++)
+                STORE(scores + (size_t)g * lds + b * PAGE + j * LANES,
+                      sum[g][b][j] * SPLAT(scale));
+}
+
+/* Values of n positions, weighed by the scores of `queries` heads: `wide` registers of a head. */
+INLINE TARGET void NAME(mix)(const float *scores, size_t lds, const float *inverse,
+                             Page *const *pages, size_t at, int head, int n, float *out, size_t ldo,
+                             const int queries, const int wide) {
+    V sum[2][4];
+    for (int g = 0; g < queries; g++)
+        for (int j = 0; j < wide; j++) sum[g][j] = (V){0};
+    for (int t = 0; t < n; t += PAGE) {
+        const float *values = pages[t / PAGE]->numbers + at;
+        int here = n - t < PAGE ? n - t : PAGE;
+        for (int u = 0; u < here; u++, values += head) {
+#pragma GCC unroll 2
+            for (int g = 0; g < queries; g++) {
+                V p = SPLAT(scores[(size_t)g * lds + (size_t)(t + u)]);
+#pragma GCC unroll 4
+                for (int j = 0; j < wide; j++) sum[g][j] += p * LOAD(values + j * LANES);
+            }
+        }
+    }
+    for (int g = 0; g < queries; g++)
+        for (int j = 0; j < wide; j++)
+            STORE(out + (size_t)g * ldo + j * LANES, sum[g][j] * SPLAT(inverse[g]));
 }
 
 /* Softmax over n scores in place; lanes up to the next multiple of 16 become 0. Returns 1/sum:
@@ -171,56 +215,53 @@ static TARGET float NAME(softmax)(float *scores, int n) {
     return 1.0f / NAME(fold)(sum);
 }
 
-/* Attention of one row over its own slot, positions 0 to pos. */
-static TARGET void NAME(attend)(const Model *m, float *const *pages, int layer, int pos,
-                                const float *q, float *out, float *scores) {
-    const int head = m->head_padded, per = m->heads / m->kv_heads, n = pos + 1;
-    const size_t span = (size_t)head * PAGE; /* keys, or values, of one head in a page */
-    const size_t at_layer = (size_t)layer * m->page_layer;
-    for (int h = 0; h < m->heads; h++, q += head, out += head) {
-        const size_t at_keys = at_layer + (size_t)(h / per) * span;
-        const size_t at_values = at_keys + (size_t)m->kv_heads * span;
-        for (int t = 0; t < n; t += PAGE) {
-            const float *keys = pages[t / PAGE] + at_keys;
-            int blocks = (n - t + 15) / 16, b = 0;
-            if (blocks >= PAGE / 16) {
-                NAME(score)(q, keys, m->head_dim, head * 16, m->scale, scores + t, 4);
-                continue;
-            }
-            for (; b + 2 <= blocks; b += 2)
-                NAME(score)(q, keys + b * head * 16, m->head_dim, head * 16, m->scale,
-                            scores + t + b * 16, 2);
-            if (b < blocks)
-                NAME(score)(q, keys + b * head * 16, m->head_dim, head * 16, m->scale,
-                            scores + t + b * 16, 1);
+/* Attention of `queries` heads of one row that share keys and values. */
+INLINE TARGET void NAME(heads)(const Model *m, Page *const *pages, Page *const *next,
+                               size_t at_keys, size_t at_values, int n, const float *q, float *out,
+                               float *scores, const int queries) {
+    const int head = m->head_padded;
+    const size_t lds = (size_t)m->scores_padded, ldq = (size_t)head;
+    float inverse[2];
+    int t = 0;
+#define BLOCKS(blocks)                                                                        \
+    NAME(score)(q, ldq, pages + t / PAGE, ahead, at_keys, m->head_dim, head, m->scale,        \
+                scores + t, lds, queries, blocks)
+    for (; t + (NEAR_BLOCKS - 1) * PAGE < n; t += NEAR_BLOCKS * PAGE) {
+        Page *ahead[NEAR_BLOCKS];
+        for (int b = 0; b < NEAR_BLOCKS; b++) {
+            int then = t + (NEAR_BLOCKS + b) * PAGE;
+            ahead[b] = then < n ? pages[then / PAGE] : next[0];
         }
-        float inverse = NAME(softmax)(scores, n);
-        int i = 0;
-        for (; i + 4 * LANES <= head; i += 4 * LANES) {
-            V sum[4] = {{0}, {0}, {0}, {0}};
-            for (int t = 0; t < n; t += PAGE) {
-                const float *values = pages[t / PAGE] + at_values + i;
-                int here = n - t < PAGE ? n - t : PAGE;
-                for (int u = 0; u < here; u++, values += head) {
-                    V p = SPLAT(scores[t + u]);
-                    sum[0] += p * LOAD(values);
-                    sum[1] += p * LOAD(values + LANES);
-                    sum[2] += p * LOAD(values + 2 * LANES);
-                    sum[3] += p * LOAD(values + 3 * LANES);
-                }
-            }
-            for (int j = 0; j < 4; j++) STORE(out + i + j * LANES, sum[j] * SPLAT(inverse));
-        }
-        for (; i < head; i += LANES) {
-            V sum = {0};
-            for (int t = 0; t < n; t += PAGE) {
-                const float *values = pages[t / PAGE] + at_values + i;
-                int here = n - t < PAGE ? n - t : PAGE;
-                for (int u = 0; u < here; u++, values += head)
-                    sum += SPLAT(scores[t + u]) * LOAD(values);
-            }
-            STORE(out + i, sum * SPLAT(inverse));
-        }
+        BLOCKS(NEAR_BLOCKS);
+    }
+    for (; t < n; t += PAGE) {
+        Page *const *ahead = t + PAGE < n ? pages + t / PAGE + 1 : next;
+        BLOCKS(1);
+    }
+#undef BLOCKS
+    for (int g = 0; g < queries; g++)
+        inverse[g] = NAME(softmax)(scores + (size_t)g * lds, n);
+    int i = 0;
+    for (; i + 4 * LANES <= head; i += 4 * LANES)
+        NAME(mix)(scores, lds, inverse, pages, at_values + (size_t)i, head, n, out + i, ldq,
+                  queries, 4);
+    for (; i < head; i += LANES)
+        NAME(mix)(scores, lds, inverse, pages, at_values + (size_t)i, head, n, out + i, ldq,
+                  queries, 1);
+}
+
+/* Attention of one row over its own slot, positions 0 to n - 1. */
+static TARGET void NAME(attend)(const Model *m, Page *const *pages, Page *const *next, int layer,
+                                int n, const float *q, float *out, float *scores) {
+    const int per = m->heads / m->kv_heads;
+    const size_t head = (size_t)m->head_padded, span = head * PAGE;
+    for (int k = 0; k < m->kv_heads; k++) {
+        const size_t at_keys = (size_t)layer * m->page_layer + (size_t)(2 * k) * span;
+        int h = 0;
+        for (; h + 2 <= per; h += 2, q += 2 * head, out += 2 * head)
+            NAME(heads)(m, pages, next, at_keys, at_keys + span, n, q, out, scores, 2);
+        for (; h < per; h++, q += head, out += head)
+            NAME(heads)(m, pages, next, at_keys, at_keys + span, n, q, out, scores, 1);
     }
 }
 
@@ -282,18 +323,16 @@ static TARGET void NAME(forward)(Worker *w, const Row *rows, int n, int want_log
                 NAME(turn)(x, cosines, sines, half);
             }
             const size_t span = (size_t)head * PAGE;
-            float *to = rows[r].pages[pos / PAGE] + (size_t)l * m->page_layer;
-            int t = pos % PAGE;
-            for (int h = 0; h < m->kv_heads; h++) {
+            float *to = rows[r].pages[pos / PAGE]->numbers + (size_t)l * m->page_layer;
+            for (int h = 0; h < m->kv_heads; h++, to += 2 * span) {
                 /* Keys lie sixteen positions side by side, so that scores need no shuffles. */
-                float *keys = to + (size_t)h * span + (size_t)(t / 16) * (size_t)head * 16 + t % 16;
-                float *values = to + (size_t)(m->kv_heads + h) * span + (size_t)t * (size_t)head;
-                for (int i = 0; i < head; i++) keys[i * 16] = k[h * head + i];
-                memcpy(values, v + h * head, (size_t)head * sizeof(float));
+                for (int i = 0; i < head; i++) to[i * PAGE + pos % PAGE] = k[h * head + i];
+                memcpy(to + span + (size_t)(pos % PAGE * head), v + h * head,
+                       (size_t)head * sizeof(float));
             }
         }
         for (int r = 0; r < n; r++)
-            NAME(attend)(m, rows[r].pages, l, rows[r].pos, w->qkv + (size_t)r * ldq,
+            NAME(attend)(m, rows[r].pages, rows[r + 1 < n ? r + 1 : r].pages, l, rows[r].pos + 1, w->qkv + (size_t)r * ldq,
                          w->attended + (size_t)r * q_width, w->scores);
         NAME(product)(w->attended, q_width, n, &layer->out, 1, w->x, d);
         for (int r = 0; r < n; r++)
@@ -319,6 +358,7 @@ static const Kernels NAME(kernels) = {NAME(forward), NAME(weigh)};
 #undef V
 #undef I
 #undef GROUP
+#undef NEAR_BLOCKS
 #undef SPLAT
 #undef SELECT
 #undef LOAD
