@@ -1,0 +1,410 @@
+"""Where models are served: the user's file that maps frozen names to engines and addresses.
+
+A recipe names models; this file says where they are. Nothing in it enters a key, so moving a model
+to another server changes no artifact. Secrets are not in it either, only the names of the
+environment variables that hold them.
+"""
+
+import difflib
+import ipaddress
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from stillroom.errors import ModelError, SetupError
+from stillroom.models.chat import ChatModel
+from stillroom.models.openai import OpenAIModel
+
+FILE_NAME = "models.toml"
+EMBEDDED = ("stillroom/novice-1", "stillroom/teacher-1")
+
+_STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Price(BaseModel):
+    """What tokens cost.
+
+    Attributes:
+        prompt: USD per million prompt tokens.
+        completion: USD per million completion tokens, thinking included.
+    """
+
+    model_config = _STRICT
+
+    prompt: float = Field(ge=0, allow_inf_nan=False)
+    completion: float = Field(ge=0, allow_inf_nan=False)
+
+    def usd(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """Return the cost of so many tokens, in US dollars.
+
+        >>> Price(prompt=0.15, completion=0.60).usd(2_000_000, 1_000_000)
+        0.9
+        """
+        return (prompt_tokens * self.prompt + completion_tokens * self.completion) / 1e6
+
+
+class OpenAIEntry(BaseModel):
+    """A model behind one or more OpenAI-compatible servers.
+
+    Attributes:
+        engine: ``openai``.
+        base_url: Address up to and with ``/v1``, or a list of them.
+        served_name: What the servers call the model, if not by its frozen name.
+        api_key_env: Environment variable that holds the key.
+        concurrency: Calls in flight at most, per server.
+        timeout_s: Seconds that one call may take.
+        starts_in_thinking: Whether the chat template ends in ``<think>`` and the server does not
+            split the reasoning off.
+        price: What tokens cost; looked up by name for hosted models when left out.
+    """
+
+    model_config = _STRICT
+
+    engine: Literal["openai"]
+    base_url: Annotated[tuple[str, ...], Field(min_length=1)]
+    served_name: str | None = Field(default=None, min_length=1)
+    api_key_env: str | None = None
+    concurrency: int = Field(default=64, ge=1, le=100_000)
+    timeout_s: float = Field(default=600.0, gt=0, allow_inf_nan=False)
+    starts_in_thinking: bool = False
+    price: Price | None = None
+
+    @field_validator("base_url", mode="before")
+    @classmethod
+    def _read_urls(cls, value: object) -> object:
+        if isinstance(value, str):
+            return (value,)
+        return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("base_url")
+    @classmethod
+    def _check_urls(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        for url in urls:
+            parts = urlsplit(url)
+            if "@" in parts.netloc or parts.query or parts.fragment:
+                # Not shown: what is there may be a secret.
+                raise ValueError(
+                    "hidden: it holds more than an address; "
+                    "an address without user, password, query or fragment"
+                )
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError("an address such as http://127.0.0.1:8000/v1")
+        return tuple(url.rstrip("/") for url in urls)
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _check_env(cls, name: str | None) -> str | None:
+        if name is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", name):
+            raise ValueError(
+                "hidden: it is not such a name; "
+                "the name of an environment variable in capitals, such as OPENAI_API_KEY, not the key itself"
+            )
+        return name
+
+
+class LocalEntry(BaseModel):
+    """A model that runs in this process, on the CPU.
+
+    Attributes:
+        engine: ``local``.
+        path: Directory of the model, in Hugging Face form; relative to the file that names it.
+        threads: CPU threads; all when left out.
+    """
+
+    model_config = _STRICT
+
+    engine: Literal["local"]
+    path: Annotated[Path, Field(strict=False)]
+    threads: int | None = Field(default=None, ge=1)
+
+
+Entry = Annotated[OpenAIEntry | LocalEntry, Field(discriminator="engine")]
+
+
+class _File(BaseModel):
+    model_config = _STRICT
+
+    models: dict[str, Entry] = Field(default_factory=dict)
+
+
+class Check(NamedTuple):
+    """What a cheap look at a model found.
+
+    Attributes:
+        ok: Whether it can be asked.
+        message: What was found.
+        what_to_do: Empty when all is well.
+    """
+
+    ok: bool
+    message: str
+    what_to_do: str = ""
+
+
+class ModelsConfig:
+    """The models that can be opened: those of one file, and those that come with the package."""
+
+    def __init__(self, entries: Mapping[str, OpenAIEntry | LocalEntry], file: Path | None = None):
+        """Hold entries by frozen name; a relative path in them is relative to the file."""
+        self.file = file
+        self._entries = dict(entries)
+
+    def known(self) -> list[str]:
+        """Return the names that can be opened, sorted."""
+        return sorted({*self._entries, *EMBEDDED})
+
+    def open(self, name: str) -> ChatModel:
+        """Return the model behind its door; nothing is sent yet.
+
+        Raises:
+            ModelError: If no such model is configured, or its directory does not exist.
+            SetupError: If this installation lacks the engine or the embedded model.
+        """
+        entry = self._entry(name)
+        if isinstance(entry, LocalEntry):
+            return _open_local(self._directory(name, entry), name=name, threads=entry.threads)
+        return _server(name, entry)
+
+    def describe(self, name: str) -> str:
+        """Say which engine serves a model and where, without secrets.
+
+        Raises:
+            ModelError: If no such model is configured.
+        """
+        entry = self._entry(name)
+        if isinstance(entry, OpenAIEntry):
+            served = f" as {entry.served_name}" if entry.served_name else ""
+            return f"openai at {', '.join(entry.base_url)}{served}"
+        where = "embedded" if name not in self._entries else str(self._directory(name, entry))
+        return f"local, {where}"
+
+    def prices(self, name: str) -> Price | None:
+        """Return what a model's tokens cost; None when that is not known.
+
+        The file's price counts; then, for servers on the internet, the price list of
+        genai-prices. Local models cost nothing per token.
+
+        Raises:
+            ModelError: If no such model is configured.
+        """
+        entry = self._entry(name)
+        if isinstance(entry, LocalEntry):
+            return Price(prompt=0.0, completion=0.0)
+        return entry.price or _listed_price(entry.served_name or name, entry.base_url)
+
+    def check(self, name: str) -> Check:
+        """Look whether a model could be asked, without paying for a completion."""
+        try:
+            entry = self._entry(name)
+            if isinstance(entry, LocalEntry):
+                self._directory(name, entry)
+                _local_engine()
+                return Check(True, f"{name}: {self.describe(name)}")
+            served = entry.served_name or name
+            for url, models in _server(name, entry).served_models().items():
+                if models is not None and served not in models:
+                    return Check(
+                        False,
+                        f"{name}: {url} does not serve {served}; it serves {_some(models)}",
+                        f"Set served_name of {name} in {self.file or FILE_NAME}."
+                        + _nearest(served, models),
+                    )
+            return Check(True, f"{name}: {self.describe(name)}")
+        except (ModelError, SetupError) as error:
+            found, _, rest = str(error).partition("; expected ")
+            expected, _, what_to_do = rest.partition(". ")
+            return Check(False, f"{found}; expected {expected}", what_to_do)
+
+    def _entry(self, name: str) -> OpenAIEntry | LocalEntry:
+        if name in self._entries:
+            return self._entries[name]
+        if name in EMBEDDED:
+            return LocalEntry(engine="local", path=_embedded_directory(name))
+        raise ModelError(
+            f"{name}: no such model; configured models are {', '.join(self.known())}. "
+            f"Add it to {self.file or FILE_NAME}.{_nearest(name, self.known())}"
+        )
+
+    def _directory(self, name: str, entry: LocalEntry) -> Path:
+        base = self.file.parent if self.file else Path()
+        path = base / entry.path.expanduser()
+        if path.is_dir():
+            return path
+        if name not in self._entries:
+            raise SetupError(
+                f"{name}: this installation lacks {path.name}; expected the embedded model inside "
+                "the package. Install stillroom again."
+            )
+        raise ModelError(
+            f"{name}: {path} is not a directory; expected a model in Hugging Face form. "
+            f"Correct path in {self.file or FILE_NAME}."
+        )
+
+
+def load_config(path: Path | str | None = None) -> ModelsConfig:
+    """Read where models are served.
+
+    The first of these counts: the path given; the file that ``$STILLROOM_MODELS`` names;
+    ``models.toml`` in the working directory; ``~/.config/stillroom/models.toml``. Without any of
+    them there are the embedded models.
+
+    Raises:
+        ModelError: If the file cannot be read or says something that cannot be done.
+    """
+    file = _find(path)
+    if file is None:
+        return ModelsConfig({})
+    try:
+        content = tomllib.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise ModelError(
+            f"{file}: cannot be read ({error.strerror}); expected a file that says where models "
+            "are served. Write it, or name another."
+        ) from error
+    except ValueError as error:  # TOML and UTF-8 alike
+        raise ModelError(f"{file}: {error}; expected TOML. Correct that place.") from None
+    try:
+        return ModelsConfig(_File.model_validate(content).models, file)
+    except ValidationError as error:
+        raise ModelError("\n".join(f"{file}: {_say(item)}" for item in error.errors())) from None
+
+
+def _find(path: Path | str | None) -> Path | None:
+    if path is not None:
+        return Path(path)
+    if named := os.environ.get("STILLROOM_MODELS"):
+        return Path(named)
+    settings = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
+    usual = (Path(FILE_NAME), settings / "stillroom" / FILE_NAME)
+    return next((file for file in usual if file.is_file()), None)
+
+
+def _say(item: Any) -> str:
+    """Put one validation error of pydantic into our form."""
+    # pydantic puts the engine between the model's name and its keys.
+    *place, last = where = [str(part) for i, part in enumerate(item["loc"]) if i != 2]
+    key = _dotted(where)
+    kind, value = item["type"], item["input"]
+    if kind == "extra_forbidden":
+        # The value is not shown: it may be a key that was put into the wrong place.
+        names = _fields(place, item["loc"])
+        here = _dotted(place) or "the top level"
+        return (
+            f"{here} has a key {last}, which means nothing; expected some of {', '.join(names)}. "
+            f"Correct or remove it.{_nearest(last, names)}"
+        )
+    if kind in ("missing", "union_tag_not_found"):
+        missing = key if kind == "missing" else f"{key}.engine"
+        return f"{missing} is missing; expected a value. Add it."
+    if kind == "union_tag_invalid":
+        tag = str(value.get("engine"))
+        return (
+            f"{key}.engine is {tag}; expected openai or local. "
+            f"Correct it.{_nearest(tag, ['openai', 'local'])}"
+        )
+    if kind == "value_error":
+        words = str(item["ctx"]["error"])
+        if words.startswith("hidden: "):
+            found, _, expected = words.removeprefix("hidden: ").partition("; ")
+            return f"{key} is not shown here, for {found}; expected {expected}. Correct it."
+        return f"{key} is {_shown(value)}; expected {words}. Correct it."
+    if kind == "path_type":
+        return f"{key} is {_shown(value)}; expected a path. Correct it."
+    expected = item["msg"].removeprefix("Input should be ").replace("Input should ", "to ")
+    return f"{key} is {_shown(value)}; expected {expected}. Correct it."
+
+
+def _fields(place: list[str], loc: tuple[Any, ...]) -> list[str]:
+    if not place:
+        return list(_File.model_fields)
+    if place[-1] == "price":
+        return list(Price.model_fields)
+    entry = LocalEntry if loc[2] == "local" else OpenAIEntry
+    return list(entry.model_fields)
+
+
+def _dotted(parts: list[str]) -> str:
+    return ".".join(p if p.replace("_", "").isalnum() else json.dumps(p) for p in parts)
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    """Return " Did you mean X?", or nothing when no name is near."""
+    lower = {other.lower(): other for other in names}
+    short = {other.rpartition("/")[2]: full for other, full in lower.items()}
+    known = {**short, **lower}
+    near = difflib.get_close_matches(name.lower(), known, n=1)
+    return f" Did you mean {known[near[0]]}?" if near else ""
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:5]) or "none"
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
+
+
+def _server(name: str, entry: OpenAIEntry) -> OpenAIModel:
+    return OpenAIModel(
+        name,
+        entry.base_url,
+        served_name=entry.served_name,
+        api_key_env=entry.api_key_env,
+        concurrency=entry.concurrency,
+        timeout_s=entry.timeout_s,
+        starts_in_thinking=entry.starts_in_thinking,
+    )
+
+
+def _embedded_directory(name: str) -> Path:
+    return Path(__file__).parent / "embedded" / name.removeprefix("stillroom/")
+
+
+def _local_engine() -> Any:
+    try:
+        from stillroom.models.local.engine import LocalModel
+    except ImportError as error:
+        raise SetupError(
+            f"stillroom: the local engine cannot be loaded ({error}); expected it inside the "
+            "package. Install stillroom again."
+        ) from error
+    return LocalModel
+
+
+def _open_local(directory: Path, *, name: str, threads: int | None) -> ChatModel:
+    model: ChatModel = _local_engine()(directory, name=name, threads=threads)
+    return model
+
+
+def _listed_price(name: str, base_urls: tuple[str, ...]) -> Price | None:
+    if any(_is_private(url) for url in base_urls):
+        return None  # a hosted price would be wrong for someone's own machine
+    from genai_prices import Usage, calc_price  # half a second to load
+
+    tokens = Usage(input_tokens=1000, output_tokens=1000)
+    for address in (base_urls[0], None):
+        try:
+            found = calc_price(tokens, model_ref=name, provider_api_url=address)
+        except LookupError:
+            continue
+        return Price(
+            prompt=float(found.input_price * 1000), completion=float(found.output_price * 1000)
+        )
+    return None
+
+
+def _is_private(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_private
+    except ValueError:
+        return "." not in host or host.endswith((".local", ".internal"))

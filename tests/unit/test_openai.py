@@ -1,0 +1,504 @@
+"""The OpenAI engine against a real server on the loopback interface."""
+
+import itertools
+import json
+import logging
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from tests.servers import (
+    Behaviour,
+    Seen,
+    TeacherServer,
+    answer,
+    drop,
+    half,
+    hang,
+    in_turn,
+    raw,
+    refusal,
+    rejecting,
+    status,
+)
+
+from stillroom.errors import ModelError
+from stillroom.models.chat import Completion, Failure, Message, Reply, Request, Sampling
+from stillroom.models.openai import OpenAIModel
+from stillroom.models.served import ServedCompletion
+
+KEY = "sk-planted-0123456789abcdef"
+
+Serve = Callable[..., TeacherServer]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    running: list[TeacherServer] = []
+
+    def start(behave: Behaviour | None = None, **options: Any) -> TeacherServer:
+        running.append(TeacherServer(behave, **options).__enter__())
+        return running[-1]
+
+    yield start
+    for server in running:
+        server.__exit__()
+
+
+def asked(question: str = "2+2?", draw: int = 0, **sampling: Any) -> Request:
+    return Request("my/model", (Message("user", question),), Sampling(**sampling), draw)
+
+
+def model(*servers: TeacherServer, **options: Any) -> OpenAIModel:
+    options = {"concurrency": 4, "timeout_s": 5.0, "pause_s": 0.001, **options}
+    return OpenAIModel("my/model", [server.url for server in servers], **options)
+
+
+def reply_to(server: TeacherServer, request: Request | None = None, **options: Any) -> Reply:
+    [(_, reply)] = model(server, **options).complete([request or asked()])
+    return reply
+
+
+def free_url() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{probe.getsockname()[1]}/v1"
+
+
+# What is asked
+
+
+def test_complete_each_request_gets_exactly_one_reply(serve: Serve) -> None:
+    server = serve()
+    requests = [asked(f"{i}?") for i in range(50)]
+    replies = list(model(server).complete(requests))
+    assert sorted(r.key for r, _ in replies) == sorted(r.key for r in requests)
+    assert all(isinstance(reply, Completion) for _, reply in replies)
+    assert server.total == 50
+
+
+def test_complete_without_requests_starts_nothing(serve: Serve) -> None:
+    server = serve()
+    before = threading.active_count()
+    assert list(model(server).complete([])) == []
+    assert (server.total, threading.active_count()) == (0, before)
+
+
+def test_body_holds_served_name_messages_and_only_the_sampling_that_is_set(serve: Serve) -> None:
+    server = serve()
+    messages = (Message("system", "Be brief."), Message("user", "Hé\u2028?"))
+    request = Request("my/model", messages, Sampling(temperature=0.7, max_tokens=5))
+    list(model(server, served_name="mine").complete([request]))
+    [body] = server.bodies
+    seed = body.pop("seed")
+    assert 0 <= seed < 2**31
+    assert body == {
+        "model": "mine",
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "Hé\u2028?"},
+        ],
+        "temperature": 0.7,
+        "max_tokens": 5,
+    }
+
+
+def test_seed_differs_by_draw_and_question_and_is_stable(serve: Serve) -> None:
+    server = serve()
+    requests = [asked(q, d) for q in "ab" for d in range(4)]
+    list(model(server, concurrency=1).complete(requests))
+    list(model(server, concurrency=1).complete(requests))
+    seeds = [body["seed"] for body in server.bodies]
+    assert len(set(seeds[:8])) == 8
+    assert seeds[:8] == seeds[8:]
+
+
+def test_seed_rejected_is_dropped_and_remembered(serve: Serve) -> None:
+    server = serve(rejecting("seed", "Unsupported parameter: seed"))
+    teacher = model(server, concurrency=1)
+    for i in range(3):
+        [(_, reply)] = teacher.complete([asked(f"{i}?")])
+        assert isinstance(reply, Completion)
+    assert ["seed" in body for body in server.bodies] == [True, False, False, False]
+
+
+def test_seed_kept_when_a_refusal_only_quotes_the_word(serve: Serve) -> None:
+    server = serve(refusal(400, "cannot answer 'how to seed a lawn'"))
+    teacher = model(server)
+    [(_, reply)] = teacher.complete([asked("how to seed a lawn")])
+    assert isinstance(reply, Failure)
+    server.behave = answer()
+    list(teacher.complete([asked()]))
+    assert "seed" in server.bodies[-1]
+
+
+def test_max_tokens_rejected_is_renamed_and_remembered(serve: Serve) -> None:
+    words = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
+    server = serve(rejecting("max_tokens", words))
+    teacher = model(server, concurrency=1)
+    for i in range(2):
+        list(teacher.complete([asked(f"{i}?", max_tokens=9)]))
+    limits = [(b.get("max_tokens"), b.get("max_completion_tokens")) for b in server.bodies]
+    assert limits == [(9, None), (None, 9), (None, 9)]
+
+
+# What is understood
+
+
+@pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
+def test_reasoning_field_becomes_reasoning(serve: Serve, field: str) -> None:
+    reply = reply_to(serve(answer("4\n", **{field: "\n2+2=4\n"})))
+    assert reply == ServedCompletion("2+2=4", "4", "stop", 7, 11)
+
+
+@pytest.mark.parametrize("content", ["<think>\n2+2=4\n</think>\n\n4", "2+2=4</think>4"])
+def test_think_tags_become_reasoning(serve: Serve, content: str) -> None:
+    reply = reply_to(serve(answer(content, reasoning_content=None)))
+    assert reply == ServedCompletion("2+2=4", "4", "stop", 7, 11)
+
+
+def test_thinking_parts_become_reasoning(serve: Serve) -> None:
+    parts = [
+        {"type": "thinking", "thinking": [{"type": "text", "text": "2+2=4"}]},
+        {"type": "text", "text": "4"},
+    ]
+    assert reply_to(serve(answer(parts))) == ServedCompletion("2+2=4", "4", "stop", 7, 11)
+
+
+def test_starts_in_thinking_unclosed_completion_is_all_reasoning(serve: Serve) -> None:
+    reply = reply_to(serve(answer("2+2=", finish="length")), starts_in_thinking=True)
+    assert reply == ServedCompletion("2+2=", "", "length", 7, 11)
+
+
+def test_no_reasoning_is_none(serve: Serve) -> None:
+    reply = reply_to(serve(answer("4", reasoning="", reasoning_content="")))
+    assert reply == ServedCompletion(None, "4", "stop", 7, 11)
+
+
+def test_length_during_thinking_keeps_the_reasoning(serve: Serve) -> None:
+    reply = reply_to(serve(answer(None, finish="length", reasoning="2+2=")))
+    assert reply == ServedCompletion("2+2=", "", "length", 7, 11)
+
+
+def test_content_filter_is_kept(serve: Serve) -> None:
+    reply = reply_to(serve(answer(None, finish="content_filter")))
+    assert reply == ServedCompletion(None, "", "content_filter", 7, 11)
+
+
+def test_served_name_and_id_are_kept(serve: Serve) -> None:
+    reply = reply_to(serve())
+    assert isinstance(reply, ServedCompletion)
+    assert (reply.served_name, reply.provider_id, reply.counted) == ("served/model", "call-0", True)
+
+
+@pytest.mark.parametrize(
+    "usage", [{}, [], {"prompt_tokens": 3}, {"prompt_tokens": True, "completion_tokens": -1}]
+)
+def test_usage_missing_or_odd_is_zero_and_says_so(serve: Serve, usage: object) -> None:
+    reply = reply_to(serve(answer(usage=usage)))
+    assert isinstance(reply, ServedCompletion)
+    assert (reply.prompt_tokens, reply.completion_tokens, reply.counted) == (0, 0, False)
+
+
+def test_half_surrogate_becomes_replacement_character(serve: Serve) -> None:
+    body = json.dumps(
+        {"choices": [{"finish_reason": "length", "message": {"content": "so \ud83d"}}]}
+    ).encode()
+    reply = reply_to(serve(raw(body)))
+    assert isinstance(reply, Completion)
+    assert reply.answer == "so \ufffd"
+
+
+def test_content_type_does_not_matter(serve: Serve) -> None:
+    body = b'{"choices": [{"finish_reason": "stop", "message": {"content": "4"}}]}'
+    reply = reply_to(serve(raw(body, "text/plain")))
+    assert isinstance(reply, Completion)
+    assert reply.answer == "4"
+
+
+# Faults
+
+BROKEN = {
+    "half json": raw(b'{"choices": [{"message": {"con'),
+    "html": raw(b"<html><body>Gateway</body></html>", "text/html"),
+    "not utf-8": raw(b'{"choices": "\xff\xfe"}'),
+    "empty": raw(b""),
+    "a list": raw(b"[]"),
+    "no choices": raw(b'{"choices": []}'),
+    "no message": raw(b'{"choices": [{"finish_reason": "stop"}]}'),
+    "null content": answer(None),
+    "odd content": answer([3]),
+    "no finish reason": answer("4", finish=None),
+    "aborted": answer("4", finish="abort"),
+    "half body": half,
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_reply_is_retried(serve: Serve, name: str) -> None:
+    server = serve(in_turn(BROKEN[name], BROKEN[name], answer("4")))
+    reply = reply_to(server)
+    assert isinstance(reply, Completion)
+    assert server.total == 3
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_reply_for_ever_is_a_failure(serve: Serve, name: str) -> None:
+    server = serve(BROKEN[name])
+    reply = reply_to(server)
+    assert isinstance(reply, Failure)
+    assert reply.reason == "bad_reply"
+    assert server.total == 5
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        status(500),
+        status(503, "<h1>busy</h1>", Retry_After="0"),
+        status(408),
+        drop,
+        refusal(200, "upstream failed", code=502),
+        status(429),
+        status(429, Retry_After="0.01"),
+        status(429, Retry_After="Fri, 31 Dec 1999 23:59:59 GMT"),
+    ],
+)
+def test_passing_fault_is_retried(serve: Serve, fault: Behaviour) -> None:
+    server = serve(in_turn(fault, fault, answer("4")))
+    assert isinstance(reply_to(server), Completion)
+    assert server.total == 3
+
+
+def test_rate_limit_outlasts_the_attempts_of_other_faults(serve: Serve) -> None:
+    server = serve(in_turn(*[status(429, Retry_After="0.001")] * 20, answer("4")))
+    assert isinstance(reply_to(server, pause_s=1e-6), Completion)
+    assert server.total == 21
+
+
+def test_rate_limit_beyond_patience_is_a_failure_at_once(serve: Serve) -> None:
+    server = serve(status(429, "come back tomorrow", Retry_After="86400"))
+    reply = reply_to(server)
+    assert reply == Failure("rate_limited", "HTTP 429: come back tomorrow")
+    assert server.total == 1
+
+
+def test_rate_limit_sends_work_to_the_other_server(serve: Serve) -> None:
+    limited, free = serve(status(429, Retry_After="0.2")), serve()
+    requests = [asked(f"{i}?") for i in range(40)]
+    replies = list(model(limited, free).complete(requests))
+    assert all(isinstance(reply, Completion) for _, reply in replies)
+    assert free.total == 40
+
+
+def test_hung_server_is_a_timeout(serve: Serve) -> None:
+    server = serve(in_turn(hang, answer("4")))
+    assert isinstance(reply_to(server, timeout_s=0.1), Completion)
+    server = serve(hang)
+    reply = reply_to(server, timeout_s=0.05)
+    assert reply == Failure("timeout", "no reply within 0.05 s")
+    assert server.total == 5
+
+
+@pytest.mark.parametrize(
+    ("behave", "reason"),
+    [
+        (refusal(400, "temperature must be below 2"), "refused"),
+        (status(422, {"detail": "bad"}), "refused"),
+        (refusal(403, "Your input was flagged by moderation"), "refused"),
+        (refusal(400, "maximum context length is 4096 tokens"), "too_long"),
+        (refusal(400, "no", code="context_length_exceeded"), "too_long"),
+        (status(413), "too_long"),
+    ],
+)
+def test_refused_request_is_a_failure_without_retry(
+    serve: Serve, behave: Behaviour, reason: str
+) -> None:
+    server = serve(behave)
+    reply = reply_to(server)
+    assert isinstance(reply, Failure)
+    assert reply.reason == reason
+    assert server.total == 1
+
+
+def test_failure_holds_the_words_of_the_server_cleaned_and_cut(serve: Serve) -> None:
+    page = "<style>p {}</style><h1>No\x1b[31m</h1>\n<p>" + "very " * 200
+    reply = reply_to(serve(status(400, page)))
+    assert isinstance(reply, Failure)
+    assert reply.message.startswith("HTTP 400: No[31m very very")
+    assert len(reply.message) <= 500
+
+
+@pytest.mark.parametrize(
+    ("behave", "words"),
+    [
+        (refusal(401, "no key"), "wants a key"),
+        (refusal(403, "not your project"), "wants a key"),
+        (refusal(404, "The model `my/model` does not exist."), "does not serve my/model"),
+        (refusal(400, "gone", code="model_not_found"), "does not serve my/model"),
+        (status(404, "<html>nginx</html>"), "base_url"),
+        (status(307, Location="http://elsewhere.invalid/"), "base_url"),
+        (refusal(402, "pay"), "Top it up"),
+        (refusal(429, "You exceeded your current quota", code="insufficient_quota"), "Top it up"),
+    ],
+)
+def test_unusable_model_stops_at_once(serve: Serve, behave: Behaviour, words: str) -> None:
+    server = serve(behave)
+    with pytest.raises(ModelError, match=words) as caught:
+        reply_to(server)
+    assert str(caught.value).startswith(f"my/model: {server.url}")
+    assert server.total == 1
+
+
+def test_unreachable_server_stops_at_once_and_names_the_address() -> None:
+    url = free_url()
+    with pytest.raises(ModelError, match="cannot reach") as caught:
+        list(OpenAIModel("my/model", url).complete([asked()]))
+    assert url in str(caught.value)
+
+
+def test_server_lost_midway_is_a_storm_and_keeps_what_was_answered(serve: Serve) -> None:
+    server = serve()
+    replies = []
+
+    def collect() -> None:
+        for _, reply in model(server).complete(asked(f"{i}?") for i in itertools.count()):
+            replies.append(reply)
+            if len(replies) == 30:
+                server.__exit__()
+
+    with pytest.raises(ModelError, match="20 requests in a row failed"):
+        collect()
+    completions = [reply for reply in replies if isinstance(reply, Completion)]
+    failures = [reply for reply in replies if isinstance(reply, Failure)]
+    assert len(completions) >= 30
+    assert {failure.reason for failure in failures} == {"unavailable"}
+    assert 20 <= len(failures) <= 24
+
+
+def test_storm_of_long_questions_is_none_once_one_has_fitted(serve: Serve) -> None:
+    long = refusal(400, "maximum context length is 4096 tokens")
+    server = serve(long)
+    with pytest.raises(ModelError, match="in a row failed"):
+        list(model(server).complete(asked(f"{i}?") for i in range(30)))
+
+    async def all_but_first(seen: Seen, request: Any) -> Any:
+        first = seen.body["messages"][0]["content"] == "0?"
+        return await (answer() if first else long)(seen, request)
+
+    server.behave = all_but_first
+    replies = list(model(server, concurrency=1).complete(asked(f"{i}?") for i in range(30)))
+    assert len(replies) == 30
+
+
+# Flow
+
+
+def test_flow_keeps_as_many_in_flight_as_allowed_and_no_more(serve: Serve) -> None:
+    first, second = serve(), serve()
+    first.behave, second.behave = first.held, second.held
+    taken = 0
+
+    def requests() -> Iterator[Request]:
+        nonlocal taken
+        for taken in range(1, 21):
+            yield asked(f"{taken}?")
+
+    replies: list[Reply] = []
+    teacher = model(first, second, concurrency=3)
+    caller = threading.Thread(target=lambda: replies.extend(teacher.complete(requests())))
+    caller.start()
+    first.wait_until(lambda s: s.in_flight == 3)
+    second.wait_until(lambda s: s.in_flight == 3)
+    assert taken == 6
+    first.release()
+    second.release()
+    caller.join(20)
+    assert len(replies) == 20
+    assert max(first.peak, second.peak) <= 6
+
+
+def test_close_cancels_calls_in_flight_and_ends_the_thread(serve: Serve) -> None:
+    async def only_first(seen: Seen, request: Any) -> Any:
+        return await (answer() if seen.number == 0 else hang)(seen, request)
+
+    server = serve(only_first)
+    before = threading.active_count()
+    replies = model(server, timeout_s=60.0).complete(asked(f"{i}?") for i in itertools.count())
+    next(replies)
+    server.wait_until(lambda s: s.in_flight == 3)
+    replies.close()  # type: ignore[attr-defined]  # a generator
+    assert threading.active_count() == before
+    server.wait_until(lambda s: s.in_flight == 0)
+
+
+def test_error_in_the_requests_reaches_the_caller(serve: Serve) -> None:
+    def requests() -> Iterator[Request]:
+        yield asked()
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(model(serve()).complete(requests()))
+
+
+@pytest.mark.parametrize("thrown", [KeyboardInterrupt, ModelError])
+def test_interrupted_engine_hands_over_what_it_received(
+    serve: Serve, thrown: type[BaseException]
+) -> None:
+    server = serve()
+    replies = model(server, concurrency=8).complete(asked(f"{i}?") for i in range(8))
+    got = [next(replies)]
+    server.wait_until(lambda s: s.total >= 1 and s.in_flight == 0)
+
+    def stop() -> None:
+        got.append(replies.throw(thrown("stop")))  # type: ignore[attr-defined]  # a generator
+        got.extend(replies)
+
+    with pytest.raises(thrown):
+        stop()
+    assert len({request.key for request, _ in got}) == len(got)
+
+
+# Keys
+
+
+def test_key_is_sent_and_read_when_needed(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = serve(api_key=KEY)
+    teacher = model(server, api_key_env="TEST_API_KEY")
+    monkeypatch.setenv("TEST_API_KEY", KEY + "\n")
+    [(_, reply)] = teacher.complete([asked()])
+    assert isinstance(reply, Completion)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [(None, "is not set"), ("", "is not set"), ("a b", "holds blanks")]
+)
+def test_key_absent_or_odd_stops_before_anything_is_sent(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, value: str | None, words: str
+) -> None:
+    server = serve()
+    monkeypatch.delenv("TEST_API_KEY", raising=False)
+    if value is not None:
+        monkeypatch.setenv("TEST_API_KEY", value)
+    with pytest.raises(ModelError, match=f"TEST_API_KEY {words}"):
+        reply_to(server, api_key_env="TEST_API_KEY")
+    assert server.total == 0
+
+
+def test_key_never_appears_in_errors_failures_logs_or_repr(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setenv("TEST_API_KEY", KEY)
+    texts = [repr(model(serve(), api_key_env="TEST_API_KEY"))]
+    with pytest.raises(ModelError) as caught:
+        reply_to(serve(api_key="another"), api_key_env="TEST_API_KEY")
+    texts.append(str(caught.getrepr()))
+    echoes = [refusal(400, f"bad {KEY}"), status(500, KEY), raw(KEY.encode()), drop, half]
+    for behave in echoes:
+        texts.append(repr(reply_to(serve(behave), api_key_env="TEST_API_KEY")))
+    assert "[key]" in texts[1]
+    for text in [*texts, caplog.text]:
+        assert KEY not in text
