@@ -137,7 +137,8 @@ class _Reader:
     def _error(self, place: Place, what: str) -> RecipeError:
         line = next((self.lines[place[:n]] for n in range(len(place), -1, -1)
                      if place[:n] in self.lines), 1)  # fmt: skip
-        return RecipeError(f"{self.where}:{line}: {_dotted(place)}{' ' if place else ''}{what}.")
+        where = f"{self.where}:{line}: {_dotted(place)}{' ' if place else ''}"
+        return RecipeError(where + (what if what.endswith("?") else f"{what}."))
 
     def _unknown(self, data: Any, known: Iterable[str], place: Place, noun: str) -> None:
         if not isinstance(data, dict):
@@ -173,7 +174,7 @@ class _Reader:
         try:
             for event in yaml.parse(text, Loader=yaml.SafeLoader):
                 if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-                    line = event.start_mark.line + 1
+                    line = event.start_mark.line + 1 if event.start_mark else 1
                     raise RecipeError(
                         f"{self.where}:{line}: an anchor or alias; expected plain values, so that "
                         "a recipe reads from top to bottom. Write the value out."
@@ -216,9 +217,11 @@ class _Reader:
             raise RecipeError(f"{self.where}:{line}: the tag {node.tag}; expected plain values.")
         if kind == "timestamp":  # a date is text here, not an object of the language
             return node.value
+        if kind == "bool" and node.value.lower() not in ("true", "false"):
+            return node.value  # `on`, `off`, `yes` and `no` are words, as in YAML 1.2
         constructor = yaml.constructor.SafeConstructor()
         try:
-            return constructor.construct_object(node)  # type: ignore[no-untyped-call]
+            return constructor.construct_object(node)
         except ValueError as error:
             raise RecipeError(f"{self.where}:{line}: {node.value!r}: {error}.") from None
 
@@ -227,12 +230,12 @@ def _within(loc: Sequence[str | int], data: Any) -> Place:
     """Keep the part of a location that exists in the data; pydantic adds names of union members."""
     place: list[str | int] = []
     for part in loc:
-        if isinstance(data, Mapping) and part in data:
-            data = data[part]
-        elif isinstance(data, Sequence) and isinstance(part, int) and part < len(data):
-            data = data[part]
-        else:
+        there = isinstance(data, Mapping) and part in data
+        if isinstance(data, list | tuple) and isinstance(part, int):
+            there = part < len(data)
+        if not there:
             continue
+        data = data[part]
         place.append(part)
     return tuple(place)
 
@@ -255,8 +258,7 @@ def _no_such(noun: str, name: str, known: Iterable[str]) -> str:
     names = list(known)
     near = difflib.get_close_matches(name, names, n=1)
     hint = f". Did you mean {near[0]}?" if near else ""
-    text = f"is no {noun}; expected one of {', '.join(names)}{hint}"
-    return text.removesuffix("?") + "?" if near else text
+    return f"is no {noun}; expected one of {', '.join(names)}{hint}"
 
 
 def _dotted(place: Place) -> str:

@@ -29,7 +29,13 @@ class Made:
 
 
 def make(
-    recipe: Recipe, *, text: str, store: Store, rt: Runtime, out: Path, watcher: Watcher | None = None
+    recipe: Recipe,
+    *,
+    text: str,
+    store: Store,
+    rt: Runtime,
+    out: Path,
+    watcher: Watcher | None = None,
 ) -> Made:
     """Run a recipe to a finished dataset folder.
 
@@ -100,7 +106,6 @@ def read_paths(store: Store, recipe: str) -> dict[str, Built]:
             artifact = Artifact.load(path)
             found[entry["path"]] = Built(entry["path"], artifact, tuple(entry["inputs"]), True)
     return found
-
 
 
 def table_at(paths: Mapping[str, Built], path: str) -> Table:

@@ -3,8 +3,9 @@
 Fields enter the step's key; where and how it runs arrives as `Runtime` and never does.
 """
 
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, Self
 
@@ -227,32 +228,44 @@ class Calls:
     missing: int
 
 
-class RowStep(Step):
-    """A step that is a pure function of one shard; resume by shard comes free."""
+Shardwise = Callable[[pl.DataFrame], pl.DataFrame]
 
-    @abstractmethod
-    def shard(self, frame: pl.DataFrame, rt: Runtime) -> pl.DataFrame:
+
+class RowStep(Step):
+    """A step that is a pure function of one shard; resume by shard comes free.
+
+    It writes either `shard`, or `prepare` where all shards share something costly.
+    """
+
+    def shard(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Compute the delta of one shard.
 
         Args:
             frame: ``id`` and the columns of `reads`, in row order.
-            rt: Where and how.
 
         Returns:
             For columns: ``id`` and the columns of `adds`, one row per input row. For drops: the
             columns of `stillroom.rows.DROP`.
         """
+        raise NotImplementedError
+
+    @contextlib.contextmanager
+    def prepare(self, rt: Runtime) -> Iterator[Shardwise]:
+        """Open what all shards share, and yield the function of one shard; see `shard`."""
+        yield self.shard
 
     def run(self, inputs: Sequence[Table], out: Out, rt: Runtime) -> list[str]:
         """Compute shard after shard."""
         (table,) = inputs
         columns = dict.fromkeys(["id", *self.reads(table.shape)])
-        for index in range(len(table.shards)):
-            if out.has(index):
-                continue
-            frame = table.frame(index, *columns)
-            out.write(index, self.shard(frame, rt), rows_in=frame.height)
-            rt.tick(Tick(rows=frame.height))
+        todo = [index for index in range(len(table.shards)) if not out.has(index)]
+        if not todo:
+            return []
+        with self.prepare(rt) as compute:
+            for index in todo:
+                frame = table.frame(index, *columns)
+                out.write(index, compute(frame), rows_in=frame.height)
+                rt.tick(Tick(rows=frame.height))
         return []
 
 
@@ -265,4 +278,3 @@ def write_drops(table: Table, drops: pl.DataFrame, out: Out, rt: Runtime) -> Non
         here = ids.join(drops, on="id", how="inner", maintain_order="left")
         out.write(index, here.select(drops.columns), rows_in=ids.height)
         rt.tick(Tick(rows=ids.height))
-

@@ -149,7 +149,8 @@ class Artifact:
             manifest = Manifest.from_json((path / MANIFEST).read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise StoreError(
-                f"{path}: no {MANIFEST} in a committed artifact; delete the directory and run again."
+                f"{path}: no {MANIFEST} in a committed artifact; expected one. "
+                "Delete the directory and run again."
             ) from None
         except (ValueError, KeyError, TypeError) as error:
             raise StoreError(

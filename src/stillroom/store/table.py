@@ -120,7 +120,7 @@ class Table:
         own = [c for c in columns if c in self.rows.schema and self._owner(c) is self.rows]
         keys = ["id"] + (["question_id"] if behind else [])
         frame = pl.scan_parquet(self.rows.path / base.data.name).select(
-            dict.fromkeys([*keys, *own])  # type: ignore[arg-type]  # keys of a dict are a sequence
+            list(dict.fromkeys([*keys, *own]))
         )
         # The right side of each join is the narrow one and goes into memory; Polars would choose
         # by row counts, and could put 30 KB traces there.

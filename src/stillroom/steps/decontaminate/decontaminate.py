@@ -1,8 +1,9 @@
 """`decontaminate`: drop questions that a benchmark asks."""
 
+import contextlib
 import importlib.resources
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,10 +13,9 @@ from pydantic import Field, model_validator
 
 from stillroom.errors import SourceError
 from stillroom.rows import Kind, Shape, content_id
-from stillroom.steps.base import Out, RowStep, Runtime
+from stillroom.steps.base import RowStep, Runtime, Shardwise
 from stillroom.steps.source.files import Broken, read_records, sha256_of
 from stillroom.store.artifact import Delta
-from stillroom.store.table import Table
 from stillroom.text.normal import normal_form
 
 WORD = re.compile(r"\w+")
@@ -65,19 +65,11 @@ class Decontaminate(RowStep):
         """Digest the benchmark files."""
         return content_id(*[sha256_of(benchmark_file(n, rt.sources)) for n in self.against])
 
-    def run(self, inputs: Sequence[Table], out: Out, rt: Runtime) -> list[str]:
-        """Index the benchmarks once, then go through the shards."""
+    @contextlib.contextmanager
+    def prepare(self, rt: Runtime) -> Iterator[Shardwise]:
+        """Index the benchmarks once."""
         index = self._index(rt)
-        (table,) = inputs
-        for number in range(len(table.shards)):
-            if not out.has(number):
-                frame = table.frame(number, "id", "question")
-                out.write(number, self._find(frame, index), rows_in=frame.height)
-        return []
-
-    def shard(self, frame: pl.DataFrame, rt: Runtime) -> pl.DataFrame:
-        """Find the contaminated questions of one shard."""
-        return self._find(frame, self._index(rt))
+        yield lambda frame: self._find(frame, index)
 
     def _index(self, rt: Runtime) -> dict[tuple[str, ...], str]:
         """Map each run of words to the benchmark item in which it stands first."""

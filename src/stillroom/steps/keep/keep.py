@@ -109,7 +109,7 @@ class Keep(Step):
     def _failing(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Find rows that fail; the first failing condition is the reason."""
         reason, score = pl.lit(None, pl.String), pl.lit(None, pl.Float64)
-        for column, rule in reversed((self.where or {}).items()):
+        for column, rule in reversed(list((self.where or {}).items())):
             value = pl.col(column)
             tests: list[tuple[pl.Expr, str | pl.Expr]] = [(value.is_null(), f"{column} unknown")]
             if isinstance(rule, Band):
@@ -146,4 +146,3 @@ class Keep(Step):
                 dropped(unknown, f"{by} unknown"),
             ]
         )
-

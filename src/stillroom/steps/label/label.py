@@ -7,7 +7,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from stillroom.rows import Schema, Shape
-from stillroom.steps.base import RowStep, Runtime
+from stillroom.steps.base import RowStep
 from stillroom.store.artifact import Delta
 
 
@@ -132,6 +132,6 @@ class Label(RowStep):
         """Add the measure's columns."""
         return self._measure.adds()
 
-    def shard(self, frame: pl.DataFrame, rt: Runtime) -> pl.DataFrame:
+    def shard(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Measure one shard."""
         return frame.select("id", *self._measure.expressions())

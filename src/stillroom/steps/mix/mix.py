@@ -93,4 +93,3 @@ class Mix(Step):
                 out.write(shard, part, rows_in=n_in, lost=drops)
             rt.tick(Tick(rows=n_in))
         return []
-

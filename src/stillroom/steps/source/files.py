@@ -4,13 +4,19 @@ A line that cannot be read is a counted `Broken` record, not the end of the run 
 file that cannot be read at all is an error that names it.
 """
 
+import bz2
+import gzip
 import hashlib
+import io
 import json
+import lzma
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import polars as pl
+import zstandard
 
 from stillroom.errors import SourceError
 
@@ -59,7 +65,7 @@ def read_records(path: Path, columns: Iterable[str]) -> Iterator[Record | Broken
             separator = "\t" if form == ".tsv" else ","
             frame = pl.scan_csv(path, separator=separator, infer_schema=False)
             yield from _read_frames(frame, columns)
-    except (OSError, EOFError, pl.exceptions.PolarsError) as error:
+    except (OSError, EOFError, zlib.error, lzma.LZMAError, pl.exceptions.PolarsError) as error:
         raise SourceError(
             f"{path}: cannot be read as {form} ({_first_line(error)}). "
             "Check that the file is whole and its ending is right."
@@ -129,10 +135,56 @@ def _read_frames(frame: pl.LazyFrame, columns: Iterable[str]) -> Iterator[Record
 
 
 def _open(path: Path) -> IO[bytes]:
-    import fsspec
+    match path.suffix.lower():
+        case ".gz":
+            return gzip.open(path)
+        case ".bz2":
+            return bz2.open(path)
+        case ".xz":
+            return lzma.open(path)
+        case ".zst":
+            return io.BufferedReader(_Zstandard(path), 1 << 20)
+        case _:
+            return path.open("rb")
 
-    file: IO[bytes] = fsspec.open(str(path), "rb", compression="infer").open()
-    return file
+
+class _Zstandard(io.RawIOBase):
+    """A file of Zstandard frames. Unlike the library's reader, it sees a cut-off last frame."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb")
+        self._frame = zstandard.ZstdDecompressor().decompressobj()
+        self._inside = False
+        self._rest = b""
+        self._data = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._data:
+            block = self._rest or self._file.read(1 << 16)
+            self._rest = b""
+            if not block:
+                if self._inside:
+                    raise EOFError("the file ends inside a Zstandard frame")
+                return 0
+            try:
+                self._data = memoryview(self._frame.decompress(block))
+            except zstandard.ZstdError as error:
+                raise EOFError(str(error)) from error
+            self._inside = not self._frame.eof
+            if self._frame.eof:
+                self._rest = self._frame.unused_data
+                self._frame = zstandard.ZstdDecompressor().decompressobj()
+        size = min(len(buffer), len(self._data))
+        buffer[:size] = self._data[:size]
+        self._data = self._data[size:]
+        return size
 
 
 def _first_line(error: BaseException) -> str:

@@ -229,9 +229,7 @@ class Source(Step):
                 else:
                     yield record
 
-    def _checked(
-        self, records: Iterator[Record | Broken], path: Path
-    ) -> Iterator[Record | Broken]:
+    def _checked(self, records: Iterator[Record | Broken], path: Path) -> Iterator[Record | Broken]:
         """Complain about a missing column once, at the first record, and not at every row."""
         first = True
         for record in records:

@@ -1,15 +1,14 @@
 """`verify`: is an answer right? The verdict is a column, not a filter."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
 import polars as pl
 
 from stillroom.rows import Kind, Schema, Shape
-from stillroom.steps.base import Out, RowStep, Runtime
+from stillroom.steps.base import RowStep
 from stillroom.store.artifact import Delta
-from stillroom.store.table import Table
-from stillroom.verifiers import verifier
 
 
 class Verify(RowStep):
@@ -50,3 +49,22 @@ class Verify(RowStep):
     def adds(self, shape: Shape) -> Schema:
         """Add the verdict, what was extracted and by which rule, and who decided."""
         return self.COLUMNS
+
+    @contextlib.contextmanager
+    def prepare(self, rt: Runtime) -> Iterator[Shardwise]:
+        """Start the verifier once for all shards."""
+        with verifier(self.by, workers=rt.workers) as judge:
+
+            def verify(frame: pl.DataFrame) -> pl.DataFrame:
+                tasks = [Task(a, r) for a, r in frame.select("answer", "reference").iter_rows()]
+                verdicts = judge.verify(tasks)
+                columns = {
+                    "verdict": [v.outcome for v in verdicts],
+                    "extracted": [v.extracted for v in verdicts],
+                    "rule": [v.rule for v in verdicts],
+                    "verifier": [v.verifier for v in verdicts],
+                    "verdict_detail": [v.detail for v in verdicts],
+                }
+                return pl.DataFrame({"id": frame["id"], **columns}, schema_overrides=self.COLUMNS)
+
+            yield verify

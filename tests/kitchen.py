@@ -1,0 +1,81 @@
+"""Running recipes in tests: a store, a runtime without models, and a recipe from text."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from stillroom.models.config import load_config
+from stillroom.models.ledger import Ledger
+from stillroom.recipe.load import read_recipe
+from stillroom.recipe.pipeline import walk
+from stillroom.run.planner import Planned, Planner
+from stillroom.run.runner import Built, Runner
+from stillroom.steps.base import Runtime
+from stillroom.store.store import Store
+from stillroom.store.table import Table
+
+
+@dataclass
+class Kitchen:
+    """A store in a folder, and what was built in it."""
+
+    root: Path
+    sources: Mapping[str, str] = field(default_factory=dict)
+    models: Any = None
+    ledger: Callable[[], Ledger] | None = None
+    built: Sequence[Built] = ()
+
+    @property
+    def store(self) -> Store:
+        return Store(self.root)
+
+    @property
+    def runtime(self) -> Runtime:
+        def no_ledger() -> Ledger:
+            raise AssertionError("this recipe asks no model")
+
+        models = self.models or load_config()
+        return Runtime(models, self.ledger or no_ledger, self.sources, workers=1)
+
+    def run(self, text: str) -> dict[str, Table]:
+        """Run a recipe; return each domain's table."""
+        runner = Runner(self.store, self.runtime)
+        try:
+            ends = walk(read_recipe(text).bound(), runner)
+        finally:
+            self.built = runner.built
+        return {domain: at.table for domain, at in ends.items()}
+
+    def chain(self, steps: str, domain: str = "math") -> Table:
+        """Run a recipe of one domain, given its steps as YAML lines."""
+        lines = "\n".join("    " + line for line in steps.strip("\n").splitlines())
+        return self.run(f"name: test\ndomains:\n  {domain}:\n{lines}\n")[domain]
+
+    def plan(self, text: str) -> list[Planned]:
+        """Plan a recipe against what was built last."""
+        before = {b.path: b.artifact.manifest for b in self.built}
+        planner = Planner(self.store, self.runtime, before)
+        walk(read_recipe(text).bound(), planner)
+        return planner.planned
+
+    def fresh(self) -> list[str]:
+        """Paths that the last run built and did not find."""
+        return [b.path for b in self.built if not b.cached]
+
+
+def rows(table: Table, *columns: str) -> list[dict[str, Any]]:
+    """Read a table as dictionaries."""
+    return list(table.scan(*columns).collect().iter_rows(named=True))
+
+
+def drops(built: Built) -> pl.DataFrame:
+    """Read what a step dropped."""
+    frames = [
+        pl.read_parquet(built.artifact.path / s.data.name)
+        for s in built.artifact.manifest.shards
+        if s.data is not None
+    ]
+    return pl.concat(frames)
