@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.resources
+import typing
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -244,14 +245,15 @@ def _fields_at(model: type[BaseModel], place: Place) -> list[str]:
     """List the fields of the model that stands at a place."""
     for part in place:
         field = model.model_fields.get(str(part))
-        inner = [
-            t
-            for t in (*getattr(field.annotation, "__args__", ()), field.annotation)
-            if isinstance(t, type) and issubclass(t, BaseModel)
-        ] if field else []  # fmt: skip
-        if inner:
-            model = inner[0]
+        model = (_model_in(field.annotation) if field else None) or model
     return [f.alias or name for name, f in model.model_fields.items() if name != "as_"]
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """Find the model in a type such as ``Mapping[str, Band | float] | None``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((m for a in typing.get_args(annotation) if (m := _model_in(a))), None)
 
 
 def _no_such(noun: str, name: str, known: Iterable[str]) -> str:

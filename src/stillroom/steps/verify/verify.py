@@ -7,8 +7,9 @@ from typing import Any, ClassVar, Literal
 import polars as pl
 
 from stillroom.rows import Kind, Schema, Shape
-from stillroom.steps.base import RowStep
+from stillroom.steps.base import RowStep, Runtime, Shardwise
 from stillroom.store.artifact import Delta
+from stillroom.verifiers import Task, verifier
 
 
 class Verify(RowStep):
