@@ -127,6 +127,13 @@ class LedgerStats:
     failures: dict[str, int]
     size_bytes: int
 
+    def __str__(self) -> str:
+        tokens = self.total.prompt_tokens + self.total.completion_tokens
+        return (
+            f"{self.total.completions:,} completions, {tokens:,} tokens, "
+            f"{sum(self.failures.values()):,} failures, {self.size_bytes / 1e6:,.1f} MB"
+        )
+
 
 class Torn(NamedTuple):
     """A completion that can no longer be read.
