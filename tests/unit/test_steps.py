@@ -1,0 +1,282 @@
+"""What each step does to rows."""
+
+import json
+
+import polars as pl
+import pytest
+from tests.fakes import FakeModel, FakeModels, echo
+from tests.kitchen import Kitchen, drops, rows
+
+from stillroom.errors import SourceError
+from stillroom.models.chat import Completion, Failure
+from stillroom.models.ledger import Ledger
+
+
+@pytest.fixture
+def kitchen(tmp_path):
+    return Kitchen(tmp_path / "store")
+
+
+def file(path, name, *questions):
+    """Write questions, each a text or a dictionary, and return the source step for them."""
+    content = [q if isinstance(q, dict) else {"question": q} for q in questions]
+    target = path / f"{name}.jsonl"
+    target.write_text("".join(json.dumps(q) + "\n" for q in content))
+    return f"source: {{file: {target}, columns: {{n: number, kind: text}}}}"
+
+
+def texts(table):
+    return [r["question"] for r in rows(table, "question")]
+
+
+class TestMix:
+    def test_order_does_not_depend_on_the_order_of_branches(self, kitchen, tmp_path):
+        a, b = file(tmp_path, "a", "x?", "y?"), file(tmp_path, "b", "z?")
+        one = kitchen.chain(f"- mix: {{a: [{{{a}}}], b: [{{{b}}}]}}")
+        two = kitchen.chain(f"- mix: {{b: [{{{b}}}], a: [{{{a}}}]}}")
+        assert texts(one) == texts(two)
+        assert sorted(texts(one)) == ["x?", "y?", "z?"]
+
+    def test_column_of_one_branch_is_null_for_the_other(self, kitchen, tmp_path):
+        a, b = file(tmp_path, "a", "x?"), file(tmp_path, "b", "long one?")
+        table = kitchen.chain(f"- mix: {{a: [{{{a}}}, label: length], b: [{{{b}}}]}}".replace(
+            ", label: length", ", {label: length}"))  # fmt: skip
+        assert {r["question"]: r["length"] for r in rows(table)} == {"x?": 2, "long one?": None}
+
+    def test_same_source_twice_is_counted_and_kept_once(self, kitchen, tmp_path):
+        a = file(tmp_path, "a", "x?", "y?")
+        table = kitchen.chain(f"- mix: {{one: [{{{a}}}], two: [{{{a}}}]}}")
+        assert table.height == 2
+        assert kitchen.built[-1].artifact.manifest.drops == {"in_two_branches": 2}
+
+
+class TestTake:
+    def test_larger_sample_holds_the_smaller(self, kitchen, tmp_path):
+        a = file(tmp_path, "a", *(f"q{i}?" for i in range(50)))
+        few = set(texts(kitchen.chain(f"- {a}\n- take: 10")))
+        many = set(texts(kitchen.chain(f"- {a}\n- take: 20")))
+        assert len(few) == 10
+        assert few < many
+
+    def test_seed_changes_the_sample(self, kitchen, tmp_path):
+        a = file(tmp_path, "a", *(f"q{i}?" for i in range(50)))
+        first = texts(kitchen.chain(f"- {a}\n- take: 10"))
+        other = texts(kitchen.chain(f"- {a}\n- take: {{n: 10, seed: 7}}"))
+        assert first != other
+
+    def test_too_few_rows_stay_and_are_noted(self, kitchen, tmp_path):
+        a = file(tmp_path, "a", "x?", "y?")
+        assert kitchen.chain(f"- {a}\n- take: 1,000".replace("1,000", "1000")).height == 2
+        assert kitchen.built[-1].artifact.manifest.notes == [
+            "take wanted 1,000 rows, but only 2 were there; all of them stay."
+        ]
+
+    def test_per_column(self, kitchen, tmp_path):
+        content = [{"question": f"{k}{i}?", "kind": k} for k in "ab" for i in range(5)]
+        a = file(tmp_path, "a", *content)
+        table = kitchen.chain(f"- {a}\n- take: {{n: 2, per: kind}}")
+        assert sorted(r["kind"] for r in rows(table)) == ["a", "a", "b", "b"]
+
+
+class TestKeep:
+    ROWS = (
+        {"question": "a?", "n": 1.0, "kind": "x"},
+        {"question": "b?", "n": 2.0, "kind": "y"},
+        {"question": "c?", "n": None, "kind": "x"},
+        {"question": "d?", "n": 3.0, "kind": "z"},
+    )
+
+    @pytest.mark.parametrize(
+        ("rule", "kept", "reasons"),
+        [
+            ("where: {n: {min: 2}}", "bd", {"n below 2": 1, "n unknown": 1}),
+            ("where: {n: {min: 1, max: 2}}", "ab", {"n above 2": 1, "n unknown": 1}),
+            ("where: {kind: x}", "ac", {"kind is y": 1, "kind is z": 1}),
+            ("where: {kind: [x, y], n: {max: 9}}", "ab", {"kind is z": 1, "n unknown": 1}),
+            ("top: 2, by: n", "bd", {"not in the top 2": 1, "n unknown": 1}),
+            ("lowest: 1, by: n", "a", {"not in the lowest 1": 2, "n unknown": 1}),
+            ("top: 1, by: n, per: kind", "abd", {"n unknown": 1}),
+        ],
+    )
+    def test_rule_keeps_and_says_why_others_left(self, kitchen, tmp_path, rule, kept, reasons):
+        a = file(tmp_path, "a", *self.ROWS)
+        assert "".join(t[0] for t in texts(kitchen.chain(f"- {a}\n- keep: {{{rule}}}"))) == kept
+        assert kitchen.built[-1].artifact.manifest.drops == reasons
+
+    def test_score_of_a_drop_is_the_value_that_failed(self, kitchen, tmp_path):
+        a = file(tmp_path, "a", *self.ROWS)
+        kitchen.chain(f"- {a}\n- keep: {{where: {{n: {{max: 2}}}}}}")
+        found = drops(kitchen.built[-1]).select("reason", "score").sort("reason").rows()
+        assert found == [("n above 2", 3.0), ("n unknown", None)]
+
+
+class TestLabel:
+    def test_lengths(self, kitchen, tmp_path):
+        a = file(tmp_path, "a", "Wie groß\nist es?")
+        for unit, value in (("characters", 16), ("words", 4), ("lines", 2)):
+            table = kitchen.chain(f"- {a}\n- label: {{length: {{unit: {unit}}}}}")
+            assert rows(table)[0]["length"] == value
+
+    @pytest.mark.parametrize(
+        ("text", "flag"),
+        [
+            ("See https://example.org for data.", "has_url"),
+            ("In the figure below, find x.", "has_figure"),
+            ("[asy] draw((0,0)); [/asy]", "has_figure"),
+            ("Pick: (A) 1 (B) 2 (C) 3", "multiple_choice"),
+            ("Pick:\nA. 1\nB. 2\nC. 3", "multiple_choice"),
+            ("(a) Find x. (b) Find y.", "multi_part"),
+            ("Prove that 2 is even.", "wants_proof"),
+            ("How many proofreaders configure a website?", None),
+        ],
+    )
+    def test_rules(self, kitchen, tmp_path, text, flag):
+        table = kitchen.chain(f"- {file(tmp_path, 'a', text)}\n- label: rules")
+        (row,) = rows(
+            table, "has_url", "has_figure", "multiple_choice", "multi_part", "wants_proof"
+        )
+        assert [name for name, value in row.items() if value] == ([flag] if flag else [])
+
+
+class TestDedup:
+    def test_row_with_a_reference_survives(self, kitchen, tmp_path):
+        a = file(tmp_path, "a", "Is it so?", {"question": "is it  SO?", "reference": "yes"})
+        assert texts(kitchen.chain(f"- {a}\n- dedup: exact")) == ["is it  SO?"]
+
+
+class TestDecontaminate:
+    BENCHMARK = "A train leaves at noon and goes 60 km/h; how far is it at three?"
+
+    def run(self, kitchen, tmp_path, *questions, ngram=8):
+        bench = tmp_path / "bench.jsonl"
+        items = [{"id": "b1", "question": self.BENCHMARK}, {"id": "b2", "question": "Short one?"}]
+        bench.write_text("".join(json.dumps(i) + "\n" for i in items))
+        kitchen.sources = {"bench": str(bench)}
+        a = file(tmp_path, "a", *questions)
+        return kitchen.chain(f"- {a}\n- decontaminate: {{against: bench, ngram: {ngram}}}")
+
+    def test_copy_is_dropped_with_the_item_and_the_shared_words(self, kitchen, tmp_path):
+        copy = "Hello! a TRAIN leaves at noon, and goes 60 km/h. Explain."
+        table = self.run(kitchen, tmp_path, copy, "What is 2+2?")
+        assert texts(table) == ["What is 2+2?"]
+        (drop,) = drops(kitchen.built[-1]).iter_rows(named=True)
+        assert drop["reason"] == "contaminated"
+        assert drop["witness"] == "bench:b1 “a train leaves at noon and goes 60”"
+
+    def test_short_item_is_compared_whole(self, kitchen, tmp_path):
+        table = self.run(kitchen, tmp_path, "short ONE", "A short one?")
+        assert texts(table) == ["A short one?"]
+
+    def test_unknown_benchmark_is_named(self, kitchen, tmp_path):
+        a = file(tmp_path, "a", "x?")
+        with pytest.raises(SourceError, match="nosuch: no such benchmark or file"):
+            kitchen.chain(f"- {a}\n- decontaminate: nosuch")
+
+
+class TestAnswer:
+    RECIPE = """\
+name: test
+models: {{teacher: {{name: some/model, temperature: 0.9}}}}
+domains:
+  math:
+    - {source}
+    - answer: {{draws: {draws}}}
+"""
+
+    @pytest.fixture
+    def asked(self, kitchen, tmp_path):
+        """Run the recipe on a fake model, and tell how many calls it took."""
+        ledger = Ledger(tmp_path / "ledger.sqlite")
+        kitchen.ledger = lambda: ledger
+
+        def run(*questions, draws=2, reply=echo):
+            model = FakeModel(reply)
+            kitchen.models = FakeModels(model)
+            source = file(tmp_path, "a", *questions)
+            table = kitchen.run(self.RECIPE.format(source=source, draws=draws))["math"]
+            return table, sum(model.asked.values())
+
+        yield run
+        ledger.close()
+
+    def test_each_question_gets_k_draws(self, asked):
+        table, calls = asked("x?", "yy?")
+        assert calls == 4
+        assert [(r["question"], r["draw"]) for r in rows(table)] == [
+            ("x?", 0), ("x?", 1), ("yy?", 0), ("yy?", 1)
+        ]  # fmt: skip
+        first = rows(table)[0]
+        assert first["reasoning"] == "draw 0: count"
+        assert first["teacher"] == "some/model"
+
+    def test_sixteen_draws_after_four_buy_twelve_and_keep_the_four(self, asked):
+        four, _ = asked("x?", draws=4)
+        sixteen, calls = asked("x?", draws=16)
+        assert calls == 12
+        assert rows(sixteen)[:4] == rows(four)
+
+    def test_new_question_buys_only_its_own(self, asked):
+        asked("x?", "y?")
+        _, calls = asked("x?", "y?", "z?")
+        assert calls == 2
+
+    def test_repeated_question_gets_draws_of_its_own(self, asked):
+        table, calls = asked("x?", "x?", draws=2)
+        assert calls == 4
+        assert [r["reasoning"] for r in rows(table)] == [f"draw {i}: count" for i in range(4)]
+        assert [r["draw"] for r in rows(table)] == [0, 1, 0, 1]
+
+    def test_failed_draw_is_a_drop_with_the_servers_words(self, asked, kitchen):
+        def reply(request):
+            return Failure("refused", "no") if request.draw else echo(request)
+
+        table, _ = asked("x?", draws=2, reply=reply)
+        assert table.height == 1
+        manifest = kitchen.built[-1].artifact.manifest
+        assert manifest.drops == {"refused": 1}
+        assert manifest.rows_in == 2
+
+    def test_cut_answer_stays_with_its_finish_reason(self, asked):
+        def reply(request):
+            return Completion("so far", "", "length", 3, 300)
+
+        table, _ = asked("x?", draws=1, reply=reply)
+        assert rows(table, "answer", "finish_reason") == [{"answer": "", "finish_reason": "length"}]
+
+    def test_model_is_not_opened_when_the_ledger_has_everything(self, asked, kitchen, tmp_path):
+        asked("x?", draws=2)
+        (artifact,) = (kitchen.root / "artifacts" / "answer").iterdir()
+        import shutil
+
+        shutil.rmtree(artifact)
+        _, calls = asked("x?", draws=2)
+        assert calls == 0
+        assert kitchen.models.opened == 0
+
+    def test_plan_counts_what_the_ledger_lacks(self, asked, kitchen, tmp_path):
+        asked("x?", "y?", draws=4)
+        source = file(tmp_path, "a", "x?", "y?")
+        (_, planned) = kitchen.plan(self.RECIPE.format(source=source, draws=16))
+        assert (planned.calls.wanted, planned.calls.missing) == (32, 24)
+        assert planned.why == ("draws 4 → 16",)
+
+    def test_answers_keep_their_questions_columns(self, asked):
+        table, _ = asked({"question": "x?", "reference": "2", "n": 5})
+        assert rows(table, "draw", "reference", "n") == [
+            {"draw": 0, "reference": "2", "n": 5.0},
+            {"draw": 1, "reference": "2", "n": 5.0},
+        ]
+
+    def test_answers_are_sharded_by_size(self, asked, monkeypatch):
+        monkeypatch.setattr("stillroom.steps.answer.answer.SHARD", 4)
+        table, _ = asked(*(f"{'x' * i}?" for i in range(5)), draws=2)
+        assert [s.data.rows for s in table.shards] == [4, 4, 2]
+        assert [r["draw"] for r in rows(table)] == [0, 1] * 5
+        assert table.scan("question", "answer").collect().height == 10
+
+
+def test_scan_of_an_empty_table_has_its_columns(kitchen, tmp_path):
+    a = file(tmp_path, "a", "x?")
+    table = kitchen.chain(f"- {a}\n- keep: {{where: {{kind: nothing}}}}\n- label: length")
+    assert table.height == 0
+    assert table.scan("id", "length").collect().schema == {"id": pl.String, "length": pl.Int64}
