@@ -36,6 +36,7 @@ FAMILIES = {
 }
 
 LARGEST_CONTEXT = 1 << 20
+LARGEST_NUMBER = 1e12  # of those in a rotary scaling
 
 
 class PromptError(Exception):
@@ -264,8 +265,8 @@ def _frequencies(config: dict[str, Any], head_dim: int, refuse: Any) -> tuple[fl
     if not isinstance(rope, dict):
         raise refuse("rope_parameters", rope, "an object")
     theta = rope.get("rope_theta") or config.get("rope_theta") or 10000.0
-    if not isinstance(theta, int | float) or not 1 <= theta < math.inf:
-        raise refuse("rope_theta", theta, "a number of 1 or above")
+    if not isinstance(theta, int | float) or not 1 <= theta <= LARGEST_NUMBER:
+        raise refuse("rope_theta", theta, "a number, 1 to 1e12")
     if rope.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0)) != 1.0:
         raise refuse("partial_rotary_factor", config.get("partial_rotary_factor"), "1.0")
     with localcontext(prec=40):
@@ -278,8 +279,8 @@ def _frequencies(config: dict[str, Any], head_dim: int, refuse: Any) -> tuple[fl
 
     def number(key: str) -> float:
         value = rope.get(key)
-        if not isinstance(value, int | float) or not 1 <= value < math.inf:
-            raise refuse(f"rope {key}", value, "a number of 1 or above")
+        if not isinstance(value, int | float) or not 1 <= value <= LARGEST_NUMBER:
+            raise refuse(f"rope {key}", value, "a number, 1 to 1e12")
         return float(value)
 
     if kind == "linear":
@@ -497,8 +498,15 @@ def _read_template(directory: Path, settings: dict[str, Any]) -> jinja2.Template
     templates that use it bring a fixed date for that case.
     """
     path = directory / "chat_template.jinja"
+    source: Any
     if path.exists():
-        source: Any = path.read_text(encoding="utf-8")
+        try:
+            source = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ModelError(
+                f"{path}: not UTF-8 ({error.reason}); expected a jinja2 template. "
+                "Copy or download it again."
+            ) from error
     else:
         path = directory / "tokenizer_config.json"
         source = settings.get("chat_template")

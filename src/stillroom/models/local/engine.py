@@ -25,6 +25,13 @@ MORE, STOP, LENGTH, NO_MEMORY = range(4)
 POLL_S = 0.1
 
 
+def _cores() -> int:
+    """Count the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """What the C engine needs to know of one request.
@@ -71,7 +78,7 @@ class LocalModel:
         kernels: str | None = None,
     ) -> None:
         self.name = name
-        self.threads = threads or len(os.sched_getaffinity(0))
+        self.threads = threads or _cores()
         self.slots = slots
         self.checkpoint = Checkpoint(directory, kernels=kernels)
         sizes = self.checkpoint.sizes
