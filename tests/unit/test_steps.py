@@ -161,7 +161,7 @@ class TestDecontaminate:
         assert texts(table) == ["What is 2+2?"]
         (drop,) = drops(kitchen.built[-1]).iter_rows(named=True)
         assert drop["reason"] == "contaminated"
-        assert drop["witness"] == "bench:b1 “a train leaves at noon and goes 60”"
+        assert drop["witness"] == "bench:0 “a train leaves at noon and goes 60”"
 
     def test_short_item_is_compared_whole(self, kitchen, tmp_path):
         table = self.run(kitchen, tmp_path, "short ONE", "A short one?")
@@ -169,7 +169,7 @@ class TestDecontaminate:
 
     def test_unknown_benchmark_is_named(self, kitchen, tmp_path):
         a = file(tmp_path, "a", "x?")
-        with pytest.raises(SourceError, match="nosuch: no such benchmark or file"):
+        with pytest.raises(SourceError, match="nosuch: no such file"):
             kitchen.chain(f"- {a}\n- decontaminate: nosuch")
 
 

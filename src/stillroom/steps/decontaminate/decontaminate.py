@@ -1,7 +1,6 @@
 """`decontaminate`: drop questions that a benchmark asks."""
 
 import contextlib
-import importlib.resources
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -14,14 +13,12 @@ from pydantic import Field, model_validator
 from stillroom.errors import SourceError
 from stillroom.rows import Kind, Shape, content_id
 from stillroom.steps.base import RowStep, Runtime, Shardwise
-from stillroom.steps.source.files import Broken, read_records, sha256_of
+from stillroom.steps.source.files import Broken
+from stillroom.steps.source.source import BENCHMARKS, Source
 from stillroom.store.artifact import Delta
 from stillroom.text.normal import normal_form
 
 WORD = re.compile(r"\w+")
-
-SHIPPED = ("proxy_suite",)
-"""Benchmarks of our own that come with the package."""
 
 
 class Decontaminate(RowStep):
@@ -32,8 +29,9 @@ class Decontaminate(RowStep):
     drop names benchmark and item, and quotes the run that both share.
 
     Attributes:
-        against: Benchmarks: names of shipped ones, or paths of files with columns ``id`` and
-            ``question``. A file given by ``--source NAME=FILE`` stands in for the name.
+        against: Benchmarks by name, each with the fields of `source` that say where it is. A list
+            of names of shipped ones, or of paths, will do. ``--source NAME=FILE`` works as for a
+            source.
         ngram: Words in a run; 13 as in Brown et al. 2020, appendix C.
     """
 
@@ -42,28 +40,37 @@ class Decontaminate(RowStep):
     DELTA: ClassVar[Delta] = "drops"
     TAKES: ClassVar[Kind | None] = "questions"
 
-    against: tuple[str, ...] = Field(min_length=1)
+    against: Mapping[str, Source] = Field(min_length=1)
     ngram: int = Field(13, ge=1)
 
     @model_validator(mode="before")
     @classmethod
-    def _one_benchmark(cls, value: Any) -> Any:
-        if isinstance(value, Mapping) and isinstance(value.get("against"), str):
-            return {**value, "against": [value["against"]]}
-        return value
+    def _by_name(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        against = value.get("against")
+        names = [against] if isinstance(against, str) else against
+        if isinstance(names, list | tuple) and all(isinstance(n, str) for n in names):
+            against = {Path(n).name.split(".")[0]: _locate(n) for n in names}
+        return {**value, "against": against}
 
     @classmethod
     def shorthand(cls, value: Any) -> Any:
         """Take a bare name, or a list of names, as the benchmarks."""
         return {"against": value}
 
+    @property
+    def benchmarks(self) -> Sequence[Source]:
+        """Where the items are read, each under the benchmark's name."""
+        return [source.model_copy(update={"as_": name}) for name, source in self.against.items()]
+
     def reads(self, shape: Shape) -> Sequence[str]:
         """Read the question."""
         return ("question",)
 
     def outside(self, rt: Runtime) -> str | None:
-        """Digest the benchmark files."""
-        return content_id(*[sha256_of(benchmark_file(n, rt.sources)) for n in self.against])
+        """Digest the benchmark files, where their content is not pinned by the fields."""
+        return content_id(*[benchmark.outside(rt) for benchmark in self.benchmarks])
 
     @contextlib.contextmanager
     def prepare(self, rt: Runtime) -> Iterator[Shardwise]:
@@ -74,22 +81,20 @@ class Decontaminate(RowStep):
     def _index(self, rt: Runtime) -> dict[tuple[str, ...], str]:
         """Map each run of words to the benchmark item in which it stands first."""
         index: dict[tuple[str, ...], str] = {}
-        for name in self.against:
-            path = benchmark_file(name, rt.sources)
-            for number, record in enumerate(read_records(path, ["id", "question"])):
-                if isinstance(record, Broken):
+        for benchmark in self.benchmarks:
+            items = 0
+            for item in benchmark.questions(rt):
+                if isinstance(item, Broken) or not item[1].strip():
+                    place = item.place if isinstance(item, Broken) else f"item {item[0]}"
                     raise SourceError(
-                        f"{record.place}: {record.reason}; expected a benchmark item. Repair the "
-                        "file: with an item missing, contamination would go unseen."
+                        f"{benchmark.name}: {place} cannot be read or is empty; expected a "
+                        "benchmark item. Repair the file: contamination by it would go unseen."
                     )
-                if not isinstance(record.get("question"), str):
-                    raise SourceError(
-                        f"{path}: item {number} has no question; expected the columns id and "
-                        "question. Name them so."
-                    )
-                item = f"{name}:{record.get('id', number)}"
-                for run in self._runs(record["question"]):
-                    index.setdefault(run, item)
+                items += 1
+                for run in self._runs(item[1]):
+                    index.setdefault(run, f"{benchmark.name}:{item[0]}")
+            if not items:
+                raise SourceError(f"{benchmark.name}: no items. Check that it is the right file.")
         return index
 
     def _runs(self, text: str) -> Iterable[tuple[str, ...]]:
@@ -109,20 +114,6 @@ class Decontaminate(RowStep):
         return pl.DataFrame(hits, schema=columns, orient="row")
 
 
-def benchmark_file(name: str, sources: Mapping[str, str]) -> Path:
-    """Find a benchmark's file.
 
-    Raises:
-        SourceError: If there is none.
-    """
-    if name in sources:
-        return Path(sources[name])
-    if name in SHIPPED:
-        return Path(str(importlib.resources.files("stillroom.benchmarks") / f"{name}.jsonl"))
-    path = Path(name).expanduser()
-    if not path.is_file():
-        raise SourceError(
-            f"decontaminate.against: {name}: no such benchmark or file; shipped benchmarks are "
-            f"{', '.join(SHIPPED)}. Give a path, or pass --source {name}=FILE."
-        )
-    return path
+def _locate(name: str) -> dict[str, str]:
+    return {"shipped": name} if name in BENCHMARKS else {"file": name}

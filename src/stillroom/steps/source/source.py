@@ -21,6 +21,9 @@ from stillroom.store.artifact import Delta
 from stillroom.store.table import Table
 from stillroom.text.answers import last_boxed
 
+BENCHMARKS = ("proxy_suite",)
+"""Shipped sets that are for evaluation alone, and so can be no source."""
+
 SHARD = 50_000
 """Questions per shard: about 25 MB of text."""
 
@@ -34,7 +37,7 @@ TYPES: Mapping[ColumnType, pl.DataType] = {
 
 
 class Source(Step):
-    """Questions and where they come from.
+    r"""Questions and where they come from.
 
     Exactly one of ``file``, ``hub``, ``procedural``, ``gym`` and ``shipped`` says where.
 
@@ -52,7 +55,7 @@ class Source(Step):
         question: Column of the question; of several, the first that the file has.
         reference: Column of the known answer; of several, the first that the file has; None for
             none.
-        reference_in: Where in that column the answer stands: the ``last_boxed`` ``\\boxed{}``, or
+        reference_in: Where in that column the answer stands: the ``last_boxed`` ``\boxed{}``, or
             ``after_hashes``, behind the last ``####``. A text without the mark is taken whole.
         columns: Further columns to keep, with their types; a plain list means text.
         licence: Licence of the rows, or ``{column: NAME}`` if each row says its own.
@@ -71,7 +74,7 @@ class Source(Step):
     files: str | None = None
     procedural: Procedural | None = None
     gym: Gym | None = None
-    shipped: Literal["word_problems"] | None = None
+    shipped: Literal["word_problems", "planted_copies", "proxy_suite"] | None = None
     question: tuple[str, ...] = ("question",)
     reference: tuple[str, ...] | None = None
     reference_in: Literal["last_boxed", "after_hashes"] | None = None
@@ -147,6 +150,11 @@ class Source(Step):
 
     def check(self, shapes: Sequence[Shape]) -> Shape:
         """Check that nothing stands before the source."""
+        if self.shipped in BENCHMARKS:
+            raise Misfit(
+                f"source.shipped is {self.shipped!r}, a benchmark; expected questions to train on. "
+                "Name it in `decontaminate`"
+            )
         if shapes:
             raise Misfit(
                 "source stands after other steps; expected it first. To use several sources, "
@@ -218,6 +226,21 @@ class Source(Step):
             if generator:
                 yield from generator.records(self.domain)
                 return
+        yield from self._from_files(rt)
+
+    def questions(self, rt: Runtime) -> Iterator[tuple[int, str] | Broken]:
+        """Read only the texts, with their places in the source; for benchmarks.
+
+        Raises:
+            SourceError: If the source cannot be read.
+        """
+        for number, record in enumerate(self._records(rt)):
+            if isinstance(record, Broken):
+                yield record
+            else:
+                yield number, _text(_first(record, self.question)) or ""
+
+    def _from_files(self, rt: Runtime) -> Iterator[Record | Broken]:
         wanted = [*self.question, *(self.reference or ()), *self.columns]
         if isinstance(self.licence, Mapping):
             wanted.append(self.licence["column"])
@@ -250,7 +273,8 @@ class Source(Step):
         if self.hub:
             return fetch_hub(self.hub, str(self.revision), str(self.files))
         if self.shipped:
-            folder = importlib.resources.files("stillroom.steps.source")
+            package = "benchmarks" if self.shipped in BENCHMARKS else "steps.source"
+            folder = importlib.resources.files(f"stillroom.{package}")
             return [Path(str(folder / f"{self.shipped}.jsonl"))]
         if self.file and "://" in self.file:
             return [fetch_url(self.file, str(self.sha256))]
