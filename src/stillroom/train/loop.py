@@ -1,0 +1,363 @@
+"""The plain training loop: fixed shapes, packed rows, loss on answers only.
+
+Written for models of about a million parameters on one CPU core, where a trainer's overhead
+costs more than the model. Float32 master weights are updated by Muon (matrices) and AdamW (the
+rest). The forward and backward passes run on a working copy in bfloat16 or float32, whichever a
+short probe finds faster; the choice changes results in the last digits, so it is recorded.
+
+Deterministic for a seed on one machine with one thread. Not bit-equal across CPU types.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from stillroom.train.model import Qwen2
+
+BUCKETS = (64, 96, 128, 160, 192, 256, 320, 384, 512, 768, 1024)
+"""Line lengths in tokens. Few, because each new shape makes the matrix library plan anew."""
+
+_IGNORED = -100
+_WINDOW = 2048  # rows that are sorted into batches together
+
+
+class TokenRow(NamedTuple):
+    """One training example."""
+
+    tokens: Sequence[int]
+    start: int
+    """First position that counts: tokens[start:] are the ones to learn."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSettings:
+    """What to do, apart from model and rows."""
+
+    steps: int
+    tokens_per_step: int = 4096
+    muon_lr: float = 4e-3
+    adam_lr: float = 2e-3
+    warmup_share: float = 0.02
+    """Share of steps over which the learning rate rises from 0, 0 to 1."""
+    decay_share: float = 1.0
+    """Share of steps at the end over which it falls; 1 with "cosine" is plain cosine decay."""
+    decay: Literal["cosine", "linear"] = "cosine"
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    """Largest norm of the gradient of the non-matrix parameters."""
+    seed: int = 0
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    threads: int = 1
+
+
+@dataclass(slots=True)
+class TrainRecord:
+    """What happened."""
+
+    settings: TrainSettings
+    dtype: str
+    """The working type that ran."""
+    steps: int = 0
+    tokens: int = 0
+    """Tokens of rows, without padding."""
+    padded_tokens: int = 0
+    rows: int = 0
+    losses: list[float] = field(default_factory=list)
+    """Mean loss in nats per learnt token, one per 1% of the steps."""
+    cpu_s: float = 0.0
+    wall_s: float = 0.0
+
+
+def train(
+    model: Qwen2,
+    rows: Iterable[TokenRow],
+    settings: TrainSettings,
+    *,
+    report: Callable[[int, float, float], None] | None = None,
+) -> TrainRecord:
+    """Train a model in place.
+
+    Args:
+        model: Float32; holds the trained weights afterwards.
+        rows: Examples. A sequence is gone through again and again in a new order each time; any
+            other iterable is used once and must not run dry.
+        settings: Steps, rates and seed.
+        report: Called about a hundred times with step, mean loss and CPU seconds.
+
+    Raises:
+        ValueError: If there are no rows, one is longer than the largest bucket, or an iterator
+            runs dry.
+    """
+    torch.set_num_threads(settings.threads)
+    started_cpu, started = time.process_time(), time.perf_counter()
+    dtype = fastest_dtype(model) if settings.dtype == "auto" else settings.dtype
+    record = TrainRecord(settings=replace(settings), dtype=dtype)
+    masters = dict(model.named_parameters())
+    worker = Qwen2(model.config).to(getattr(torch, dtype))
+    worker.load_state_dict(model.state_dict())
+    optimizer = _Optimizer(masters, dict(worker.named_parameters()), settings)
+    batches = _batches(rows, settings)
+    every = max(1, settings.steps // 100)
+    held: list[Tensor] = []
+    for step in range(settings.steps):
+        batch = next(batches, None)
+        if batch is None:
+            raise ValueError(f"rows ran dry at step {step} of {settings.steps}")
+        loss = _loss(worker, batch)
+        torch.autograd.backward(loss)
+        optimizer.step(_rate(step, settings))
+        held.append(loss.detach())
+        record.steps += 1
+        record.tokens += batch.n_tokens
+        record.padded_tokens += batch.tokens.numel()
+        record.rows += batch.n_rows
+        if len(held) == every or step + 1 == settings.steps:
+            mean = float(torch.stack(held).mean())
+            record.losses.append(round(mean, 4))
+            held.clear()
+            if report:
+                report(step + 1, mean, time.process_time() - started_cpu)
+    record.cpu_s = time.process_time() - started_cpu
+    record.wall_s = time.perf_counter() - started
+    return record
+
+
+def fastest_dtype(model: Qwen2, *, seconds: float = 0.5) -> Literal["bfloat16", "float32"]:
+    """Time a forward and backward pass in both working types and name the faster one.
+
+    Bfloat16 wins by far where the CPU multiplies it (AVX512_BF16, AMX) and loses elsewhere.
+    """
+    speed: dict[Literal["bfloat16", "float32"], float] = {}
+    tokens = torch.arange(2048).view(16, 128) % model.config.vocab_size
+    batch = _Batch(tokens, torch.arange(128).expand(16, 128), _causal_bias(128), tokens, 2048, 16)
+    for name in ("float32", "bfloat16"):
+        probe = Qwen2(model.config).to(getattr(torch, name))
+        probe.load_state_dict(model.state_dict())
+        torch.autograd.backward(_loss(probe, batch))  # the first pass plans the shapes
+        passes, started = 0, time.process_time()
+        while time.process_time() - started < seconds:
+            torch.autograd.backward(_loss(probe, batch))
+            passes += 1
+        speed[name] = passes / (time.process_time() - started)
+    return "bfloat16" if speed["bfloat16"] > speed["float32"] else "float32"
+
+
+class _Batch(NamedTuple):
+    tokens: Tensor
+    positions: Tensor
+    bias: Tensor
+    targets: Tensor
+    """Next tokens; _IGNORED where nothing is learnt."""
+    n_tokens: int
+    n_rows: int
+
+
+def _loss(model: Qwen2, batch: _Batch) -> Tensor:
+    dtype = model.embed_tokens.weight.dtype
+    logits = model(batch.tokens, batch.positions, batch.bias.to(dtype))
+    loss: Tensor = _CrossEntropy.apply(logits.flatten(0, 1), batch.targets.flatten())  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """Mean cross entropy over counted positions.
+
+    torch's own takes a fifth of a step on one core, most of it in the backward pass, which here
+    is one subtraction.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
+        counted = targets != _IGNORED
+        at = targets.clamp(min=0)[:, None]
+        wide = logits.float()
+        wide -= wide.amax(dim=1, keepdim=True)
+        chosen = wide.gather(1, at)
+        share = wide.exp_()
+        total = share.sum(dim=1, keepdim=True)
+        share /= total
+        share.scatter_add_(1, at, torch.full_like(chosen, -1.0))
+        count = counted.sum().clamp(min=1)
+        share *= (counted / count)[:, None]
+        ctx.save_for_backward(share.to(logits.dtype))
+        return ((total.log() - chosen)[:, 0] * counted).sum() / count
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (share,) = ctx.saved_tensors
+        return share * grads[0].to(share.dtype), None
+
+
+def _batches(rows: Iterable[TokenRow], settings: TrainSettings) -> Iterator[_Batch]:
+    """Yield batches for ever (sequence) or until the rows end (iterator)."""
+    rng = random.Random(f"batches/{settings.seed}")
+    if isinstance(rows, Sequence):
+        if not rows:
+            raise ValueError("no rows to train on")
+        stream: Iterator[TokenRow] = _again(rows, rng)
+    else:
+        stream = iter(rows)
+    waiting: dict[int, list[list[TokenRow]]] = {}
+    while window := list(islice(stream, _WINDOW)):
+        lines = _pack(window)
+        rng.shuffle(lines)
+        for length, line in lines:
+            held = waiting.setdefault(length, [])
+            held.append(line)
+            if len(held) == max(1, settings.tokens_per_step // length):
+                yield _collate(held, length)
+                held.clear()
+
+
+def _again(rows: Sequence[TokenRow], rng: random.Random) -> Iterator[TokenRow]:
+    while True:
+        yield from rng.sample(rows, len(rows))
+
+
+def _pack(rows: list[TokenRow]) -> list[tuple[int, list[TokenRow]]]:
+    """Put rows on lines: each takes the smallest bucket, and short rows fill what is left."""
+    order = sorted(range(len(rows)), key=lambda i: (-len(rows[i].tokens), i))
+    short = [i for i in reversed(order) if len(rows[i].tokens) < BUCKETS[0]]
+    used: set[int] = set()
+    lines = []
+    for i in order:
+        if i in used:
+            continue
+        used.add(i)
+        size = len(rows[i].tokens) - 1
+        if size > BUCKETS[-1]:
+            raise ValueError(f"a row has {size + 1} tokens; at most {BUCKETS[-1] + 1} fit")
+        length = next(bucket for bucket in BUCKETS if bucket >= size)
+        line = [rows[i]]
+        while short:
+            if short[-1] in used:
+                short.pop()
+                continue
+            more = len(rows[short[-1]].tokens) - 1
+            if size + more > length:
+                break
+            used.add(short[-1])
+            line.append(rows[short.pop()])
+            size += more
+        lines.append((length, line))
+    return lines
+
+
+def _collate(lines: list[list[TokenRow]], length: int) -> _Batch:
+    shape = (len(lines), length)
+    tokens = torch.zeros(shape, dtype=torch.long)
+    targets = torch.full(shape, _IGNORED)
+    positions = torch.zeros(shape, dtype=torch.long)
+    segments = torch.full(shape, -1)
+    for y, line in enumerate(lines):
+        x = 0
+        for number, row in enumerate(line):
+            ids = torch.tensor(row.tokens)
+            size = len(ids) - 1
+            tokens[y, x : x + size] = ids[:-1]
+            first = max(row.start - 1, 0)
+            targets[y, x + first : x + size] = ids[first + 1 :]
+            positions[y, x : x + size] = torch.arange(size)
+            segments[y, x : x + size] = number
+            x += size
+    bias = _causal_bias(length)
+    if any(len(line) > 1 for line in lines):
+        apart = segments[:, None, :, None] != segments[:, None, None, :]
+        bias = bias.expand(len(lines), 1, length, length).masked_fill(apart, _UNSEEN)
+    return _Batch(
+        tokens, positions, bias, targets,
+        sum(len(row.tokens) for line in lines for row in line), sum(len(line) for line in lines),
+    )  # fmt: skip
+
+
+_UNSEEN = -1e4  # finite, so that a padded position that sees nothing does not become NaN
+
+
+def _causal_bias(length: int) -> Tensor:
+    return torch.full((1, 1, length, length), _UNSEEN).triu(1)
+
+
+def _rate(step: int, settings: TrainSettings) -> float:
+    """Return the share of the full learning rate at a step, 0 to 1."""
+    warmup = max(1, round(settings.steps * settings.warmup_share))
+    if step < warmup:
+        return (step + 1) / warmup
+    falling = max(1, round(settings.steps * settings.decay_share))
+    left = min(1.0, (settings.steps - step) / falling)
+    if settings.decay == "linear":
+        return left
+    return float(0.5 - 0.5 * torch.cos(torch.tensor(torch.pi * left)))
+
+
+class _Optimizer:
+    """Muon for matrices inside layers, AdamW for everything else.
+
+    Muon: Jordan et al. 2024 (kellerjordan.github.io/posts/muon), with Nesterov momentum 0.95 and
+    five Newton-Schulz steps. Matrices of one shape are orthogonalised in one batch.
+    """
+
+    def __init__(
+        self, masters: dict[str, Any], workers: dict[str, Any], settings: TrainSettings
+    ) -> None:
+        self.settings = settings
+        self.groups: list[tuple[list[Any], list[Any], Tensor]] = []
+        by_shape: dict[torch.Size, list[str]] = {}
+        rest = []
+        for name, parameter in masters.items():
+            if parameter.ndim == 2 and name.startswith("layers."):
+                by_shape.setdefault(parameter.shape, []).append(name)
+            else:
+                rest.append(name)
+        for shape, names in by_shape.items():
+            momentum = torch.zeros(len(names), *shape)
+            self.groups.append(([masters[n] for n in names], [workers[n] for n in names], momentum))
+        self.rest = [(masters[name], workers[name]) for name in rest]
+        self.adam = torch.optim.AdamW(
+            [master for master, _ in self.rest],
+            lr=settings.adam_lr, betas=(0.9, 0.98), eps=1e-9, weight_decay=0.0, foreach=True,
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def step(self, rate: float) -> None:
+        """Update masters from the workers' gradients and copy them back."""
+        lr = self.settings.muon_lr * rate
+        for masters, workers, momentum in self.groups:
+            grad = torch.stack([worker.grad.float() for worker in workers])
+            momentum.lerp_(grad, 0.05)
+            update = _orthogonal(grad.lerp_(momentum, 0.95))
+            update *= max(1.0, update.shape[1] / update.shape[2]) ** 0.5
+            for at, (master, worker) in enumerate(zip(masters, workers, strict=True)):
+                master.mul_(1 - lr * self.settings.weight_decay).add_(update[at], alpha=-lr)
+                worker.copy_(master)
+                worker.grad = None
+        for master, worker in self.rest:
+            master.grad = worker.grad.float()
+        torch.nn.utils.clip_grad_norm_([master for master, _ in self.rest], self.settings.clip)
+        for group in self.adam.param_groups:
+            group["lr"] = self.settings.adam_lr * rate
+        self.adam.step()
+        for master, worker in self.rest:
+            worker.copy_(master)
+            worker.grad = None
+            master.grad = None
+
+
+def _orthogonal(matrices: Tensor) -> Tensor:
+    """Bring all singular values of each matrix near 1, by five Newton-Schulz steps in bfloat16."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = (matrices.transpose(1, 2) if tall else matrices).bfloat16()
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    for _ in range(5):
+        gram = x @ x.transpose(1, 2)
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    result: Tensor = (x.transpose(1, 2) if tall else x).float()
+    return result
