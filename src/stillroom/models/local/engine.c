@@ -320,7 +320,7 @@ static int worker_init(Worker *w, const Model *m, int rows) {
     w->attended = zeros(n * (size_t)m->heads * (size_t)m->head_padded, sizeof(float));
     w->gated = zeros(n * 2 * (size_t)m->ff_padded, sizeof(float));
     w->logits = zeros(n * (size_t)m->vocab_padded, sizeof(float));
-    w->scores = zeros(2 * (size_t)m->scores_padded, sizeof(float));
+    w->scores = zeros(4 * (size_t)m->scores_padded, sizeof(float));
     w->weights = zeros((size_t)m->vocab_padded, sizeof(float));
     w->order = zeros((size_t)m->vocab_padded, sizeof(int32_t));
     if (w->x && w->h && w->qkv && w->attended && w->gated && w->logits && w->scores &&

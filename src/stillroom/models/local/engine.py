@@ -73,7 +73,7 @@ class LocalModel:
         *,
         name: str,
         threads: int | None = None,
-        slots: int = 64,
+        slots: int = 32,
         cache_bytes: int = 2 << 30,
         kernels: str | None = None,
     ) -> None:

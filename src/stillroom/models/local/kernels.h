@@ -13,6 +13,7 @@
 #define V NAME(floats)
 #define I NAME(ints)
 #define GROUP (16 / LANES) /* registers in a group of sixteen lanes */
+#define QUERIES (LANES == 16 ? 4 : 2) /* heads at once, likewise */
 #define NEAR_BLOCKS (LANES / 4) /* pages of keys at once: as many as registers hold */
 
 typedef float V __attribute__((vector_size(4 * LANES)));
@@ -134,7 +135,7 @@ static TARGET void NAME(gate)(float *gate, const float *up, int padded) {
 INLINE TARGET void NAME(score)(const float *q, size_t ldq, Page *const *pages, Page *const *ahead,
                                size_t at, int head, int padded, float scale, float *scores,
                                size_t lds, const int queries, const int blocks) {
-    V sum[2][NEAR_BLOCKS][GROUP];
+    V sum[QUERIES][NEAR_BLOCKS][GROUP];
     const float *keys[NEAR_BLOCKS], *coming[NEAR_BLOCKS];
     for (int b = 0; b < blocks; b++) {
         keys[b] = pages[b]->numbers + at;
@@ -148,7 +149,7 @@ INLINE TARGET void NAME(score)(const float *q, size_t ldq, Page *const *pages, P
             __builtin_prefetch(coming[b] + i * PAGE, 0, 3);
             __builtin_prefetch(keys[b] + (padded + i) * PAGE, 0, 2);
         }
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (int g = 0; g < queries; g++) {
             V s = SPLAT(q[(size_t)g * ldq + (size_t)i]);
 #pragma GCC unroll 4
@@ -169,14 +170,14 @@ INLINE TARGET void NAME(score)(const float *q, size_t ldq, Page *const *pages, P
 INLINE TARGET void NAME(mix)(const float *scores, size_t lds, const float *inverse,
                              Page *const *pages, size_t at, int head, int n, float *out, size_t ldo,
                              const int queries, const int wide) {
-    V sum[2][4];
+    V sum[QUERIES][4];
     for (int g = 0; g < queries; g++)
         for (int j = 0; j < wide; j++) sum[g][j] = (V){0};
     for (int t = 0; t < n; t += PAGE) {
         const float *values = pages[t / PAGE]->numbers + at;
         int here = n - t < PAGE ? n - t : PAGE;
         for (int u = 0; u < here; u++, values += head) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
             for (int g = 0; g < queries; g++) {
                 V p = SPLAT(scores[(size_t)g * lds + (size_t)(t + u)]);
 #pragma GCC unroll 4
@@ -221,7 +222,7 @@ INLINE TARGET void NAME(heads)(const Model *m, Page *const *pages, Page *const *
                                float *scores, const int queries) {
     const int head = m->head_padded;
     const size_t lds = (size_t)m->scores_padded, ldq = (size_t)head;
-    float inverse[2];
+    float inverse[QUERIES];
     int t = 0;
 #define BLOCKS(blocks)                                                                        \
     NAME(score)(q, ldq, pages + t / PAGE, ahead, at_keys, m->head_dim, head, m->scale,        \
@@ -242,12 +243,13 @@ INLINE TARGET void NAME(heads)(const Model *m, Page *const *pages, Page *const *
     for (int g = 0; g < queries; g++)
         inverse[g] = NAME(softmax)(scores + (size_t)g * lds, n);
     int i = 0;
-    for (; i + 4 * LANES <= head; i += 4 * LANES)
-        NAME(mix)(scores, lds, inverse, pages, at_values + (size_t)i, head, n, out + i, ldq,
-                  queries, 4);
-    for (; i < head; i += LANES)
-        NAME(mix)(scores, lds, inverse, pages, at_values + (size_t)i, head, n, out + i, ldq,
-                  queries, 1);
+#define WIDE(wide)                                                                            \
+    NAME(mix)(scores, lds, inverse, pages, at_values + (size_t)i, head, n, out + i, ldq,      \
+              queries, wide)
+    for (; i + 4 * LANES <= head; i += 4 * LANES) WIDE(4);
+    for (; i + 2 * LANES <= head; i += 2 * LANES) WIDE(2);
+    for (; i < head; i += LANES) WIDE(1);
+#undef WIDE
 }
 
 /* Attention of one row over its own slot, positions 0 to n - 1. */
@@ -258,6 +260,10 @@ static TARGET void NAME(attend)(const Model *m, Page *const *pages, Page *const 
     for (int k = 0; k < m->kv_heads; k++) {
         const size_t at_keys = (size_t)layer * m->page_layer + (size_t)(2 * k) * span;
         int h = 0;
+#if LANES == 16
+        for (; h + 4 <= per; h += 4, q += 4 * head, out += 4 * head)
+            NAME(heads)(m, pages, next, at_keys, at_keys + span, n, q, out, scores, 4);
+#endif
         for (; h + 2 <= per; h += 2, q += 2 * head, out += 2 * head)
             NAME(heads)(m, pages, next, at_keys, at_keys + span, n, q, out, scores, 2);
         for (; h < per; h++, q += head, out += head)
@@ -359,6 +365,7 @@ static const Kernels NAME(kernels) = {NAME(forward), NAME(weigh)};
 #undef I
 #undef GROUP
 #undef NEAR_BLOCKS
+#undef QUERIES
 #undef SPLAT
 #undef SELECT
 #undef LOAD
