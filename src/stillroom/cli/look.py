@@ -106,35 +106,45 @@ def why(what: str, recipe: str | None, store_path: Path) -> None:
 
 
 def _tell(console: Console, built: list[Built], row_id: str) -> None:
-    question_id = None
-    for event in story(built, row_id):
-        _print(console, event, built)
-        question_id = event.values.get("question_id", question_id)
-    if question_id is not None:
-        console.print(Text(f"  its question {question_id}:"))
-        for event in story(built, question_id):
-            _print(console, event, built)
+    values = _tell_one(console, built, row_id)
+    if "question_id" in values:
+        console.print(Text(f"  its question {values['question_id']}"))
+        _tell_one(console, built, str(values["question_id"]))
     for answer_id in answers_to(built, row_id):
-        console.print(Text(f"  answer {answer_id}:"))
-        for event in story(built, answer_id):
-            _print(console, event, built)
+        console.print(Text(f"  answer {answer_id}"))
+        _tell_one(console, built, answer_id)
 
 
-def _print(console: Console, event: Event, built: list[Built]) -> None:
-    values = {k: v for k, v in event.values.items() if v is not None}
+def _tell_one(console: Console, built: list[Built], row_id: str) -> dict[str, object]:
+    """Print what each step says of a row, and return all columns that it has."""
+    known: dict[str, object] = {}
+    gone = False
+    for event in story(built, row_id):
+        _print(console, event, built, known)
+        known.update(event.values)
+        gone = gone or event.what in ("dropped", "lost")
+    if not gone:
+        ending = "in the dataset" if "question_id" in known else "kept to the end"
+        console.print(Text(f"    → {ending}"))
+    return known
+
+
+def _print(console: Console, event: Event, built: list[Built], known: dict[str, object]) -> None:
+    # A mix writes the same columns again; they are printed once.
+    values = {k: v for k, v in event.values.items() if v is not None and known.get(k) != v}
     if event.what in ("dropped", "lost"):
         witness = values.pop("witness", None)
-        line = f"  {event.path}: {event.what}: {values.pop('reason')}"
+        line = f"    {event.path}: {event.what}: {values.pop('reason')}"
         line += f" (score {values['score']:g})" if "score" in values else ""
         console.print(Text(line), soft_wrap=True)
         if witness:
             text = question_text(built, witness)
             shown = f"{witness} {_short(text)}" if text else witness
-            console.print(Text(f"    against {shown}"), soft_wrap=True)
+            console.print(Text(f"      against {shown}"), soft_wrap=True)
         return
-    console.print(Text(f"  {event.path}:"))
+    console.print(Text(f"    {event.path}"))
     for name, value in values.items():
-        console.print(Text(f"    {name}: {_short(value)}"), soft_wrap=True)
+        console.print(Text(f"      {name}: {_short(value)}"), soft_wrap=True)
 
 
 def _paths(store: Store, recipe: str) -> dict[str, Built]:

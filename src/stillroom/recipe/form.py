@@ -6,12 +6,11 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
 
 from stillroom.recipe.pipeline import Checker, Misplaced, walk
-from stillroom.rows import Shape
 from stillroom.steps.answer.answer import Answer
 from stillroom.steps.base import Misfit, ModelSpec, Step
 from stillroom.steps.decontaminate.decontaminate import Decontaminate
 from stillroom.steps.dedup.dedup import Dedup
-from stillroom.steps.export.export import Export
+from stillroom.steps.export.form import Export
 from stillroom.steps.keep.keep import Keep
 from stillroom.steps.keep.take import Take
 from stillroom.steps.label.label import Label
@@ -61,10 +60,7 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        shapes = walk(self.bound(), Checker())
-        if len({shape.kind for shape in shapes.values()}) > 1:
-            kinds = ", ".join(f"{name}: {shape.kind}" for name, shape in shapes.items())
-            raise Misfit(f"domains end in different kinds of rows ({kinds}); expected one kind")
+        self.export.columns(walk(self.bound(), Checker()))
         return self
 
     def bound(self) -> dict[str, tuple[Step, ...]]:
@@ -83,10 +79,6 @@ class Recipe(BaseModel):
             return step.bind(self.models)
         except Misfit as error:
             raise Misplaced(path, str(error)) from None
-
-    def shapes(self) -> dict[str, Shape]:
-        """Return the shape of each domain's finished table."""
-        return walk(self.bound(), Checker())
 
 
 def _in_domain(step: Any, domain: str) -> Any:

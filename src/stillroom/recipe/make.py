@@ -9,7 +9,8 @@ from stillroom.recipe.pipeline import walk
 from stillroom.run.planner import Planned, Planner
 from stillroom.run.runner import At, Built, Runner, Watcher, after
 from stillroom.steps.base import Runtime
-from stillroom.steps.export.export import Stage, Summary, write_dataset
+from stillroom.steps.export.export import Summary, write_dataset
+from stillroom.steps.export.facts import Stage
 from stillroom.store.artifact import Artifact
 from stillroom.store.store import Store
 from stillroom.store.table import Table

@@ -6,7 +6,7 @@ from pydantic.json_schema import models_json_schema
 
 from stillroom.recipe.form import STEPS, Recipe
 from stillroom.steps.base import ModelSpec
-from stillroom.steps.export.export import Export
+from stillroom.steps.export.form import Export
 
 SHORT: dict[str, dict[str, Any]] = {
     "source": {"type": "string"},

@@ -101,7 +101,7 @@ def spending(measured: dict[str, Any]) -> list[str]:
     if measured["failed"]:
         parts.append(f"{measured['failed']:,} failed")
     parts.append(f"{measured['completion_tokens']:,} tokens")
-    if measured["usd"] is not None:
+    if measured["usd"]:
         parts.append(f"${measured['usd']:,.2f}")
     return parts
 

@@ -124,7 +124,6 @@ class Answer(Step):
         todo = [(part, place) for part, place in enumerate(parts) if not out.has(part)]
         rt.tick(Tick(of=table.height * self.draws))
         ledger = rt.ledger()
-        price = rt.models.prices(self.spec.name)
         copies = self._copies(table)
 
         def wanted() -> Iterator[Request]:
@@ -137,6 +136,7 @@ class Answer(Step):
             if isinstance(reply, Failure):
                 rt.tick(Tick(rows=1, failed=1))
             else:
+                price = rt.models.prices(self.spec.name)
                 usd = price.usd(reply.prompt_tokens, reply.completion_tokens) if price else None
                 rt.tick(Tick(rows=1, calls=1, tokens=reply.completion_tokens, usd=usd))
 

@@ -114,6 +114,5 @@ class Decontaminate(RowStep):
         return pl.DataFrame(hits, schema=columns, orient="row")
 
 
-
 def _locate(name: str) -> dict[str, str]:
     return {"shipped": name} if name in BENCHMARKS else {"file": name}

@@ -60,7 +60,7 @@ def card(facts: Facts, export: Export) -> str:
     """Write the card, YAML front matter included."""
     parts = [
         f"# {prose(export.title or facts.name)}",
-        (export.description or _summary(facts)).strip(),
+        _opening(facts),
         _glance(facts),
         _loading(facts),
         _steps(facts),
@@ -173,7 +173,12 @@ def _feature(name: str, dtype: pl.DataType) -> dict[str, Any]:
     return {"name": name, "dtype": names.get(dtype) or str(dtype).lower()}
 
 
-def _summary(facts: Facts) -> str:
+def _opening(facts: Facts) -> str:
+    counts = _counts(facts)
+    return f"{facts.description.strip()}\n\n{counts}" if facts.description else counts
+
+
+def _counts(facts: Facts) -> str:
     n, questions = facts.rows.rows, facts.rows.questions
     domains = _listed([code(d) for d in facts.domains])
     place = f" in {domains}" if domains else ""
@@ -192,6 +197,12 @@ def _glance(facts: Facts) -> str:
         per = facts.rows.rows / max(1, facts.rows.questions)
         rows.append(["questions", f"{facts.rows.questions:,}, {per:.3g} answers each"])
         rows += [[f"teacher{_of(t, facts)}", _teacher(t)] for t in facts.teachers]
+        taught = {teacher.name for teacher in facts.teachers}
+        rows += [
+            [code(role), code(spec.name)]
+            for role, spec in facts.models.items()
+            if spec.name not in taught
+        ]
         verified = sum(n for (v,), n in facts.drawn.by("verdict").items() if v)
         if verified:
             rate = _rate(_verdict_counts(facts.drawn.by("verdict")))

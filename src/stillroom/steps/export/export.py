@@ -25,7 +25,7 @@ import polars as pl
 from stillroom import __version__
 from stillroom.errors import ExportError
 from stillroom.rows import Schema
-from stillroom.steps.base import Misfit
+from stillroom.steps.base import Misfit, ModelSpec
 from stillroom.steps.export.card import card
 from stillroom.steps.export.facts import Facts, Lengths, Stage, Tally, Teacher, asked, drawn
 from stillroom.steps.export.form import INSIDE, Export
@@ -73,6 +73,8 @@ def write_dataset(
     tables: Mapping[str, Table],
     story: Sequence[Stage],
     export: Export,
+    description: str | None = None,
+    models: Mapping[str, ModelSpec] | None = None,
     tick: Callable[[int], None] = lambda rows: None,
 ) -> Summary:
     """Write the tables of a recipe as one dataset.
@@ -87,6 +89,8 @@ def write_dataset(
         tables: Domain to its final table; all of answers, or all of questions.
         story: Every step that made the tables, in order.
         export: How to write it.
+        description: Opening of the card, in Markdown; counts tell the rest.
+        models: The recipe's models by role.
         tick: Called with the number of rows that were written since the last call.
 
     Returns:
@@ -104,7 +108,9 @@ def write_dataset(
         raise ExportError(f"{name}: export: {error}.") from error
     if not any(table.height for table in tables.values()):
         raise ExportError(f"{name}: no rows are left to export. {_where_lost(story)}")
-    job = _Job(folder, name, recipe_text, tables, story, export, columns, tick)
+    job = _Job(
+        folder, name, recipe_text, tables, story, export, columns, description, models or {}, tick
+    )
     _take_back(folder)
     done = job.standing()
     if done is not None:
@@ -131,6 +137,8 @@ class _Job:
     story: Sequence[Stage]
     export: Export
     columns: Schema
+    description: str | None
+    models: Mapping[str, ModelSpec]
     tick: Callable[[int], None]
     made_from: str = field(init=False)
 
@@ -142,6 +150,10 @@ class _Job:
                 "stillroom": __version__,
                 "name": self.name,
                 "recipe": self.recipe,
+                "description": self.description,
+                "models": {
+                    role: spec.model_dump(mode="json") for role, spec in self.models.items()
+                },
                 "export": self.export.model_dump(mode="json"),
                 "tables": {d: t.digest(*self._read(t)) for d, t in self.tables.items()},
                 "order": list(self.tables),
@@ -179,6 +191,8 @@ class _Job:
         rows, text_bytes = self._write_rows(workplace / "data")
         facts = Facts(
             name=self.name,
+            description=self.description,
+            models=self.models,
             kind=next(iter(self.tables.values())).kind,
             columns=self.columns,
             rows=rows,

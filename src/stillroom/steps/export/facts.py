@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from stillroom.rows import Kind, Schema
+from stillroom.steps.base import ModelSpec
 from stillroom.store.artifact import Manifest
 from stillroom.store.table import Table
 
@@ -138,11 +139,13 @@ class Facts:
 
     Attributes:
         name: Name of the recipe.
+        description: The recipe's own words about it, in Markdown.
         kind: Whether a row is an answer or a question.
         columns: Columns of the dataset, in order.
         rows: Counts of the rows in the dataset.
         drawn: Counts of all answers that the teachers gave, those dropped later among them.
         teachers: Who answered.
+        models: Roles of the recipe to their models, those of the teachers included.
         story: Every step, in order.
         recipe: The recipe file.
         stillroom: Version of Stillroom that wrote the dataset.
@@ -150,11 +153,13 @@ class Facts:
     """
 
     name: str
+    description: str | None
     kind: Kind
     columns: Schema
     rows: Tally
     drawn: Tally
     teachers: Sequence[Teacher]
+    models: Mapping[str, ModelSpec]
     story: Sequence[Stage]
     recipe: str
     stillroom: str

@@ -36,7 +36,6 @@ class Export(BaseModel):
             column ``reasoning``. ``none``: it is left out.
         system: Whether the teacher's system prompt becomes the first turn.
         title: Heading of the card; the recipe's name if none is given.
-        description: Opening of the card, in Markdown; counts tell the rest.
         licence: Licence of the dataset, as the hub names it. By default the licence that all rows
             share, or ``other``.
         language: Codes of the languages of the text, such as ``en``.
@@ -49,7 +48,6 @@ class Export(BaseModel):
     think: Literal["tags", "field", "none"] = "tags"
     system: bool = False
     title: str | None = Field(None, min_length=1)
-    description: str | None = Field(None, min_length=1)
     licence: str | None = Field(None, min_length=1)
     language: tuple[str, ...] = ()
     file_mb: int = Field(256, ge=1, le=2_000)

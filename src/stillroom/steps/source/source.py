@@ -24,6 +24,9 @@ from stillroom.text.answers import last_boxed
 BENCHMARKS = ("proxy_suite",)
 """Shipped sets that are for evaluation alone, and so can be no source."""
 
+OWN_LICENCE = "apache-2.0"
+"""Of what Stillroom ships and generates, and of the tasks of reasoning-gym."""
+
 SHARD = 50_000
 """Questions per shard: about 25 MB of text."""
 
@@ -58,7 +61,8 @@ class Source(Step):
         reference_in: Where in that column the answer stands: the ``last_boxed`` ``\boxed{}``, or
             ``after_hashes``, behind the last ``####``. A text without the mark is taken whole.
         columns: Further columns to keep, with their types; a plain list means text.
-        licence: Licence of the rows, or ``{column: NAME}`` if each row says its own.
+        licence: Licence of the rows, or ``{column: NAME}`` if each row says its own; Apache-2.0 for
+            what is shipped or generated.
         domain: Filled in by the recipe.
     """
 
@@ -287,7 +291,7 @@ class Source(Step):
         return paths
 
     def _row(self, record: Record, number: int, unfit: Counter[str]) -> dict[str, Any]:
-        licence = self.licence
+        licence = self.licence or (None if self.hub or self.file else OWN_LICENCE)
         if isinstance(licence, Mapping):
             licence = _text(record.get(licence["column"]))
         row: dict[str, Any] = {
