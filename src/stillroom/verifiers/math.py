@@ -287,12 +287,12 @@ _POWER = r"10\ ?\^\ ?(?:\{\ ?[-+]?\d{1,3}\ ?\}|-?\d)(?!\d)"
 _VALUE = re.compile(
     rf"""
     (?P<before> \\?\$ )? \ ? (?P<sign>[-+])? \ ? (?P<after> \\?\$ )? \ ?
-    (?: (?: (?P<mixed>\d+) \ ? )?
+    (?: (?P<power>{_POWER})
+      | (?: (?P<mixed>\d+) \ ? )?
         \\frac\ ? \{{\ ? (?P<over>-?\d+) \ ?\}}\ ? \{{\ ? (?P<under>-?\d+) \ ?\}}
       | (?: (?P<mixed_plain>\d+) \  )? (?P<over_plain>{_PLAIN}) \ ?/\ ? (?P<under_plain>{_PLAIN})
       | (?P<decimal>{_PLAIN})
         (?: [eE] (?P<exponent>[-+]?\d{{1,3}}) | \ ?(?:\\times|\\cdot|\*|x)\ ? (?P<times>{_POWER}) )?
-      | (?P<power>{_POWER})
     )
     (?P<rest>.*)
     """,
@@ -452,11 +452,12 @@ def _equal(answer: Number, reference: Number) -> bool:
 
 # --- words and brackets -----------------------------------------------------------------------
 
-_WORDS = re.compile(r"[^\W\d_]{3,}(?:[ '’-]+[^\W\d_]+)*")
+_WORDS = re.compile(r"(?i:no)|[^\W\d_]{3,}(?:[ '’-]+[^\W\d_]+)*")
 # math-verify multiplies the letters of a word, so that it finds any two texts different.
 _PROSE = re.compile(r"[A-Za-z]{4,}")
 _COMMAND = re.compile(
-    r"\\(?:begin|end|operatorname)\*? ?\{[^{}]*\}|\\[A-Za-z]+|arc(?:sin|cos|tan)|sqrt|infinity|sinh|cosh"
+    r"\\(?:begin|end|operatorname)\*? ?\{[^{}]*\}|\\[A-Za-z]+"
+    r"|arc(?:sin|cos|tan)|sqrt|infinity|sinh|cosh"
 )
 _TRUE = {"true": "yes", "yes": "yes", "false": "no", "no": "no"}
 _FUNCTIONS = frozenset({"sin", "cos", "tan", "log", "exp", "sqrt", "inf", "infinity"})
