@@ -29,24 +29,6 @@ _PHRASES = (
     "Alternatively, maybe use the quadratic formula with",
     "That gives",
 )
-    "so",
-    "wait",
-    "let",
-    "us",
-    "check",
-    "that",
-    "the",
-    "sum",
-    "of",
-    "two",
-    "odd",
-    "numbers",
-    "is",
-    "even",
-    "therefore",
-    "x",
-    "equals",
-]
 
 
 @contextmanager

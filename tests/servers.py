@@ -192,6 +192,11 @@ class TeacherServer:
         """Let the calls that are held, and all later ones, be answered."""
         self._loop.call_soon_threadsafe(self._released.set)
 
+    @staticmethod
+    def seen(calls: int) -> "Callable[[TeacherServer], bool]":
+        """Return the condition that so many calls were seen."""
+        return lambda server: server.total >= calls
+
     async def _main(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         self._released = asyncio.Event()

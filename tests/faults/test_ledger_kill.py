@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 from tests.servers import Seen, TeacherServer, answer, hang
 
 from stillroom.models.chat import Completion, Message, Request, Sampling
@@ -86,7 +87,7 @@ def test_kill_at_random_moments_loses_nothing_and_repeats_only_what_was_in_fligh
             if aim >= N:
                 break
             with buyer(path, server) as process:
-                server.wait_until(lambda s, aim=aim: s.total >= aim)
+                server.wait_until(TeacherServer.seen(aim))
                 process.send_signal(signal.SIGKILL)
                 out, _ = process.communicate(timeout=60)
             kills += 1
@@ -108,7 +109,7 @@ def test_kill_at_random_moments_loses_nothing_and_repeats_only_what_was_in_fligh
 def test_interrupt_keeps_everything_received(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
 
-    async def half_held(seen: Seen, request):
+    async def half_held(seen: Seen, request: web.Request) -> web.StreamResponse:
         return await (answer() if seen.number < 50 else server.held)(seen, request)
 
     with TeacherServer() as server:

@@ -36,7 +36,8 @@ class Model:
         self.stopped = 0
 
     def complete(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Reply]]:
-        source, waiting = iter(requests), []
+        source = iter(requests)
+        waiting: list[Request] = []
         try:
             while True:
                 taken = list(itertools.islice(source, self.held - len(waiting)))
@@ -93,7 +94,7 @@ def test_buy_a_stream_is_taken_only_as_fast_as_it_is_answered(ledger: Ledger) ->
         for taken in range(1, 30_001):
             yield asked(taken)
 
-    lead = []
+    lead: list[int] = []
 
     def look(request: Request, reply: Reply) -> None:
         lead.append(taken - len(lead))

@@ -276,7 +276,9 @@ def test_threads_share_one_ledger(ledger: Ledger) -> None:
     assert list(ledger.verify()) == []
 
 
-def test_use_in_a_forked_process_is_refused(ledger: Ledger, monkeypatch) -> None:
+def test_use_in_a_forked_process_is_refused(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(os, "getpid", lambda: -1)
     with pytest.raises(RuntimeError, match="forked"):
         ledger.missing([asked("a").key])

@@ -149,7 +149,8 @@ def test_max_tokens_rejected_is_renamed_and_remembered(serve: Serve) -> None:
 
 @pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
 def test_reasoning_field_becomes_reasoning(serve: Serve, field: str) -> None:
-    reply = reply_to(serve(answer("4\n", **{field: "\n2+2=4\n"})))
+    message: dict[str, Any] = {field: "\n2+2=4\n"}
+    reply = reply_to(serve(answer("4\n", **message)))
     assert reply == ServedCompletion("2+2=4", "4", "stop", 7, 11)
 
 
@@ -285,6 +286,18 @@ def test_rate_limit_beyond_patience_is_a_failure_at_once(serve: Serve) -> None:
     assert server.total == 1
 
 
+def test_rate_limit_beyond_patience_for_everyone_is_a_storm(serve: Serve) -> None:
+    server = serve(status(429, "come back tomorrow", Retry_After="86400"))
+    with pytest.raises(ModelError, match="20 requests in a row failed, the last one with rate_lim"):
+        list(model(server).complete(asked(f"{i}?") for i in range(100)))
+    assert server.total < 30
+
+
+def test_retry_after_for_ever_is_a_failure_at_once(serve: Serve) -> None:
+    reply = reply_to(serve(status(503, "down", Retry_After="inf")))
+    assert reply == Failure("unavailable", "HTTP 503: down")
+
+
 def test_rate_limit_sends_work_to_the_other_server(serve: Serve) -> None:
     limited, free = serve(status(429, Retry_After="0.2")), serve()
     requests = [asked(f"{i}?") for i in range(40)]
@@ -406,7 +419,7 @@ def test_flow_keeps_as_many_in_flight_as_allowed_and_no_more(serve: Serve) -> No
         for taken in range(1, 21):
             yield asked(f"{taken}?")
 
-    replies: list[Reply] = []
+    replies: list[Any] = []
     teacher = model(first, second, concurrency=3)
     caller = threading.Thread(target=lambda: replies.extend(teacher.complete(requests())))
     caller.start()

@@ -104,7 +104,8 @@ class OpenAIEntry(BaseModel):
         if name is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", name):
             raise ValueError(
                 "hidden: it is not such a name; "
-                "the name of an environment variable in capitals, such as OPENAI_API_KEY, not the key itself"
+                "the name of an environment variable in capitals, such as OPENAI_API_KEY, "
+                "not the key itself"
             )
         return name
 

@@ -343,7 +343,7 @@ class Ledger:
             if isinstance(reply, Failure):
                 db.execute(
                     "INSERT OR REPLACE INTO failure VALUES (?, ?, ?, ?)",
-                    (key, model, reply.reason, reply.message),
+                    (key, model, reply.reason, reply.message.encode("utf-8", "replace").decode()),
                 )
             else:
                 counted = not isinstance(reply, ServedCompletion) or reply.counted

@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from queue import Empty, SimpleQueue
@@ -96,10 +97,11 @@ class OpenAIModel:
             starts_in_thinking: Whether the chat template ends in ``<think>`` and the server
                 does not split the reasoning off.
             pause_s: Seconds before the first retry; each further one waits twice as long.
-            patience_s: Seconds after its first refusal that a request waits for a rate limit to pass.
+            patience_s: Seconds from its first refusal that a request waits for a rate limit.
         """
         self.name = name
-        self.base_urls = (base_url,) if isinstance(base_url, str) else tuple(base_url)
+        urls = (base_url,) if isinstance(base_url, str) else base_url
+        self.base_urls = tuple(url.rstrip("/") for url in urls)
         self.served_name = served_name or name
         self.api_key_env = api_key_env
         self.concurrency = concurrency
@@ -296,7 +298,8 @@ class _Call:
 
     def stop(self) -> None:
         """Cancel what is in flight and end the thread."""
-        self._loop.call_soon_threadsafe(self._stopping.set)
+        with suppress(RuntimeError):  # the loop has ended by itself
+            self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join()
 
     def _opened(self, item: tuple[Request, Reply] | Exception) -> tuple[Request, Reply]:
@@ -373,15 +376,17 @@ class _Call:
                 server.in_flight -= 1
             pause_s = self._pause_s(failure, pauses)
             pauses += 1
+            patience_s = self._model.patience_s
             now = self._loop.time()
             if failure.limited:
-                server.quiet_until = now + pause_s
-                give_up_at = min(give_up_at, now + self._model.patience_s)
+                give_up_at = min(give_up_at, now + patience_s)
             else:
                 attempts += 1
-            if attempts >= _ATTEMPTS or now + pause_s > give_up_at:
+            if attempts >= _ATTEMPTS or pause_s > patience_s or now + pause_s > give_up_at:
                 return Failure(failure.reason, failure.message)
-            if not failure.limited:  # else _pick waits, unless another server is free
+            if failure.limited:  # another server may be free at once
+                server.quiet_until = max(server.quiet_until, now + pause_s)
+            else:
                 await asyncio.sleep(pause_s)
 
     async def _pick(self, last: _Server | None) -> _Server:
