@@ -290,7 +290,11 @@ def disk_errors(path: Path) -> Iterator[None]:
             "make room or fix the rights, and run again."
         ) from error
     except pl.exceptions.ComputeError as error:
-        raise StoreError(f"{path}: cannot be written ({error}). Run again.") from error
+        # Polars tells of a full disk in the words of its Parquet writer.
+        raise StoreError(
+            f"{path}: cannot be written ({error}). What was finished before is safe; see whether "
+            "the disk is full, make room, and run again."
+        ) from error
 
 
 def replace_text(path: Path, text: str) -> None:
