@@ -12,7 +12,6 @@ import math
 from array import array
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +35,7 @@ FAMILIES = {
 }
 
 LARGEST_CONTEXT = 1 << 20
+REMEMBERED_PROMPTS = 64
 LARGEST_NUMBER = 1e12  # of those in a rotary scaling
 
 
@@ -112,8 +112,7 @@ class Checkpoint:
             if token.special and token.content not in (OPEN, CLOSE)
         )
         self.model = _read_weights(directory, self.sizes, kernels)
-        # Draws of one question arrive together; rendering and encoding cost more than a look-up.
-        self.prompt = lru_cache(maxsize=256)(self._prompt)
+        self._prompts: dict[tuple[Message, ...], Prompt] = {}
 
     def _find_ends(self, *stated: Any) -> tuple[int, ...]:
         """Collect the end tokens of both config files and of the tokenizer."""
@@ -126,12 +125,22 @@ class Checkpoint:
             ends.add(end)
         return tuple(sorted(ends))
 
-    def _prompt(self, messages: tuple[Message, ...]) -> Prompt:
+    def prompt(self, messages: tuple[Message, ...]) -> Prompt:
         """Render and encode a conversation.
 
         Raises:
             PromptError: If the template refuses it, or nothing is left of it.
         """
+        # Draws of one question arrive together; rendering and encoding cost more than a look-up.
+        prompt = self._prompts.get(messages)
+        if prompt is None:
+            prompt = self._render(messages)
+            if len(self._prompts) >= REMEMBERED_PROMPTS:
+                self._prompts.clear()
+            self._prompts[messages] = prompt
+        return prompt
+
+    def _render(self, messages: tuple[Message, ...]) -> Prompt:
         try:
             text = self._template.render(
                 messages=[{"role": m.role, "content": m.content} for m in messages],
