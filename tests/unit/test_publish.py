@@ -196,5 +196,5 @@ def test_fetch_hub_says_that_the_hub_is_down(hub, monkeypatch):
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     # The hub's client tries again for 23 seconds; nobody has to wait for that.
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
-    with pytest.raises(SourceError, match="cannot be fetched .*Check the network"):
+    with pytest.raises(SourceError, match=r"cannot be fetched .*Check the network"):
         fetch_hub("some/rows", sha, "*")

@@ -122,7 +122,7 @@ def prose(text: str) -> str:
     """
     line = _one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     line = re.sub(r"([\\`*_{}\[\]()#!|~$^=])", r"\\\1", line)
-    line = re.sub(r"^([-+]|\d+\.)", r"\\\1" if not line[:1].isdigit() else r"\1", line)
+    line = re.sub(r"^(\d*)([-+.])", r"\1\\\2", line)  # the start of a list
     # A word joiner keeps addresses from becoming links.
     return re.sub(r"(://|@|www\.)", "\u2060\\1\u2060", line)
 
