@@ -18,6 +18,7 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from stillroom.models.chat import Completion, Message, Request, Sampling
@@ -129,6 +130,12 @@ def main() -> None:
     races: dict[str, Callable[[], int]] = {
         "local": lambda: local(options.model, texts, options.tokens)
     }
+    with suppress(ImportError):
+        # Imports take seconds, and are not what is measured.
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        assert torch and AutoModelForCausalLM
     for batch in (64, 256):
         # The rivals draw fewer questions: their rate does not depend on how many batches follow.
         few = texts[: max(1, batch // DRAWS)]
