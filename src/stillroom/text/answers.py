@@ -72,6 +72,7 @@ def extract_choice(answer: str) -> Extracted | None:
     return Extracted(letters.pop(), "last_letter") if len(letters) == 1 else None
 
 
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*+\{")
 # A run of backslashes is one token: an even run before a brace escapes nothing.
 _BRACES = re.compile(r"(?P<slashes>\\++)(?:(?P<box>(?:boxed|fbox)\s*+\{)|[{}])?+|[{}]")
 
@@ -85,9 +86,12 @@ def last_boxed(text: str) -> str | None:
     >>> last_boxed(r"\boxed{1} and \boxed{\{2\}} and \boxed{3")
     '\\{2\\}'
     """
+    first = _BOX.search(text)
+    if first is None:
+        return None
     last: tuple[int, int] | None = None
     opened: list[int | None] = []  # where the content of a box begins; None for a plain brace
-    for found in _BRACES.finditer(text):
+    for found in _BRACES.finditer(text, first.start()):
         mark = found.group()[-1]
         if found["box"]:
             opened.append(found.end())
