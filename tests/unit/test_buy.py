@@ -154,6 +154,29 @@ def test_failures_before_the_model_broke_are_not_held_against_the_requests(ledge
     assert set(ledger.failures(keys)) == set(keys[:4])
 
 
+def test_completion_bought_by_another_after_our_failure_survives_our_stop(ledger: Ledger) -> None:
+    request = asked("a")
+
+    def broken(requests: Iterable[Request]) -> Iterator[tuple[Request, Reply]]:
+        yield next(iter(requests)), Failure("timeout", "")
+        with Ledger(ledger.path) as other:
+            other.put(request, Completion(None, "4", "stop", 2, 3))
+        raise ModelError("m: storm")
+
+    model = Model()
+    model.complete = broken  # type: ignore[method-assign]
+    with pytest.raises(ModelError, match="storm"):
+        buy([request], model=model, ledger=ledger)
+    assert ledger.missing([request.key]) == set()
+
+
+def test_model_that_leaves_a_request_without_reply_is_a_bug(ledger: Ledger) -> None:
+    model = Model()
+    model.complete = lambda requests: iter([(r, model.reply) for r in requests][1:])  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="1 requests without a reply"):
+        buy([asked("a")], model=model, ledger=ledger)
+
+
 def test_uncounted_completions_are_counted(ledger: Ledger) -> None:
     reply = ServedCompletion(None, "4", "stop", 0, 0, counted=False)
     bought = buy([asked("a")], model=Model(reply), ledger=ledger)

@@ -126,6 +126,15 @@ def test_forget_makes_a_request_missing_again(ledger: Ledger) -> None:
     assert list(ledger.verify()) == []
 
 
+def test_forget_failures_leaves_completions(ledger: Ledger) -> None:
+    ledger.put(asked("a"), reply())
+    ledger.put(asked("b"), Failure("timeout", ""))
+    keys = [asked(q).key for q in "ab"]
+    ledger.forget_failures(keys)
+    assert ledger.failures(keys) == {}
+    assert ledger.missing(keys) == {keys[1]}
+
+
 def test_keys_do_not_hold_what_was_never_asked(ledger: Ledger) -> None:
     ledger.put(asked("2+2?", draw=0), reply())
     others = [asked("2+2?", draw=1), asked("2+3?"), asked("2+2?", model="n")]

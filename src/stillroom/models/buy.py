@@ -90,13 +90,17 @@ def buy(
             # Another caller asks for these. Should it fail or die, they become ours.
             time.sleep(_POLL_S)
             purchase.ask_again()
-    except ModelError:
-        # The model is unusable, so its last failures say nothing about the requests.
-        ledger.forget(purchase.failures_in_row)
-        raise
-    finally:
-        with suppress(StoreError):  # a full disk has been reported already
+    except BaseException as error:
+        with suppress(StoreError):  # a broken ledger is why we are here, or comes second
+            if isinstance(error, ModelError):
+                # The model is unusable, so its last failures say nothing about the requests.
+                ledger.forget_failures(purchase.failures_in_row)
             ledger.release(purchase.claimed)
+            ledger.sync()
+        raise
+    if purchase.claimed:
+        ledger.release(purchase.claimed)
+        raise RuntimeError(f"the model left {len(purchase.claimed)} requests without a reply")
     if purchase.bought.calls:
         ledger.sync()
     return purchase.bought

@@ -13,14 +13,16 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from stillroom.errors import ModelError, SetupError
 from stillroom.models.chat import ChatModel
-from stillroom.models.openai import OpenAIModel
+
+if TYPE_CHECKING:
+    from stillroom.models.openai import OpenAIModel
 
 FILE_NAME = "models.toml"
 EMBEDDED = ("stillroom/novice-1", "stillroom/teacher-1")
@@ -354,7 +356,9 @@ def _some(names: list[str]) -> str:
     return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
 
 
-def _server(name: str, entry: OpenAIEntry) -> OpenAIModel:
+def _server(name: str, entry: OpenAIEntry) -> "OpenAIModel":
+    from stillroom.models.openai import OpenAIModel  # aiohttp takes a quarter second to load
+
     return OpenAIModel(
         name,
         entry.base_url,
@@ -389,7 +393,7 @@ def _open_local(directory: Path, *, name: str, threads: int | None) -> ChatModel
 def _listed_price(name: str, base_urls: tuple[str, ...]) -> Price | None:
     if any(_is_private(url) for url in base_urls):
         return None  # a hosted price would be wrong for someone's own machine
-    from genai_prices import Usage, calc_price  # half a second to load
+    from genai_prices import Usage, calc_price  # as slow to load
 
     tokens = Usage(input_tokens=1000, output_tokens=1000)
     for address in (base_urls[0], None):

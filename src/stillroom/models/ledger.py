@@ -401,6 +401,13 @@ class Ledger:
                 db.execute(f"DELETE FROM failure WHERE key IN ({marks})", chunk)
         return dropped
 
+    def forget_failures(self, keys: Iterable[bytes]) -> None:
+        """Drop the failures of these keys; completions stay."""
+        for chunk in _chunks(keys):
+            marks = ",".join("?" * len(chunk))
+            with self._writing() as db:
+                db.execute(f"DELETE FROM failure WHERE key IN ({marks})", chunk)
+
     # Claims: two processes that want the same completion shall not both buy it.
 
     def claim(self, key: bytes) -> Literal["ours", "bought", "busy"]:
