@@ -18,7 +18,7 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from stillroom.models.chat import Completion, Message, Request, Sampling
@@ -127,21 +127,16 @@ def main() -> None:
     options = parser.parse_args()
     texts = questions(options.race)
 
-    races: dict[str, Callable[[], int]] = {
-        "local": lambda: local(options.model, texts, options.tokens)
-    }
-    with suppress(ImportError):
-        # Imports take seconds, and are not what is measured.
-        import torch
-        from transformers import AutoModelForCausalLM
+    def few(batch: int) -> list[str]:
+        # Slow rivals draw fewer questions: their rate does not depend on how many batches follow.
+        return texts[: max(1, batch // DRAWS)]
 
-        assert torch and AutoModelForCausalLM
+    races: dict[str, tuple[Callable[[list[str], int], int], list[str]]] = {
+        "local": (partial(local, options.model), texts)
+    }
     for batch in (64, 256):
-        # The rivals draw fewer questions: their rate does not depend on how many batches follow.
-        few = texts[: max(1, batch // DRAWS)]
-        races[f"transformers, batch {batch}"] = lambda few=few, batch=batch: transformers(
-            options.model, few, options.tokens, batch=batch
-        )
+        rival = partial(transformers, options.model, batch=batch)
+        races[f"transformers, batch {batch}"] = (rival, few(batch))
     with tempfile.TemporaryDirectory() as scratch:
         converted = Path(scratch) / "converted"
         try:
@@ -152,17 +147,17 @@ def main() -> None:
             print("CTranslate2 is not installed: left out")
         else:
             for batch in (32, 64):
-                races[f"ctranslate2, batch {batch}"] = lambda batch=batch: ctranslate2(
-                    options.model, converted, texts, options.tokens, batch=batch
-                )
+                rival = partial(ctranslate2, options.model, converted, batch=batch)
+                races[f"ctranslate2, batch {batch}"] = (rival, texts)
         print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; one thread each")
         print(
             f"{'engine':26}{'tokens':>9}{'wall s':>9}{'cpu s':>9}{'tokens/cpu s':>14}{'ratio':>8}"
         )
         own = 0.0
-        for name, race in races.items():
+        for name, (race, asked) in races.items():
             try:
-                wall, processor, tokens = seconds(race)
+                race(asked[:1], 2)  # imports and first uses are not what is measured
+                wall, processor, tokens = seconds(partial(race, asked, options.tokens))
             except ImportError as error:
                 print(f"{name:26}  left out: {error}")
                 continue
