@@ -21,6 +21,12 @@ ANSWERS = [
     (r"x \\{\boxed{6}}", "6", "boxed"),
     ("\\boxed{\n  8\n}", "8", "boxed"),
     (r"\boxed{9}. The answer is 10.", "9", "boxed"),
+    # tagged
+    ("<answer>1</answer> or rather <answer> 2 </answer>", "2", "tagged"),
+    ("<answer>The answer is 3</answer>", "The answer is 3", "tagged"),
+    (r"<answer>\boxed{4}</answer>", "4", "boxed"),
+    ("<answer></answer>\nAnswer: 5", "5", "stated"),
+    ("<answer>6 and 7", "7", "last_number"),
     # stated
     (r"Write \boxed 5. The answer is 6.", "6", "stated"),
     ("The answer is 42. Thanks for asking!", "42", "stated"),
@@ -83,6 +89,7 @@ CHOICES = [
     (r"\boxed{\text{(B)}}", "B", "boxed"),
     (r"\boxed{\textbf{C}}", "C", "boxed"),
     (r"\boxed{(D) 12}", "D", "boxed"),
+    ("<answer>C</answer>", "C", "tagged"),
     ("Comparing all of them, it must be (C).", "C", "last_letter"),
     ("A dog barks", None, None),
     ("The answer is A dog", None, None),

@@ -5,13 +5,14 @@ doubtful one can be audited later:
 
 =============  ====================================================================
 boxed          the last balanced ``\boxed{...}`` or ``\fbox{...}`` that holds something
+tagged         the last ``<answer>...</answer>``
 stated         the last "The answer is ...", "Answer: ...", "Final answer: **...**"
 hashes         a closing line "#### 42", as in GSM8K
 last_number    the last number of the text: a last resort
 =============  ====================================================================
 
-and for choices: boxed, stated, ``whole`` (the text begins with a line "B", "(B)" or "B. because")
-and ``last_letter`` (the only "(B)" or "option B" of the last line: a last resort).
+and for choices: boxed, tagged, stated, ``whole`` (the text begins with a line "B", "(B)" or
+"B. because") and ``last_letter`` (the only "(B)" or "option B" of the last line: a last resort).
 
 Not covered: several boxes that answer together (the last one counts), tables, answers in words
 such as "twelve", and several letters at once. All functions take linear time.
@@ -21,7 +22,7 @@ import re
 from itertools import islice
 from typing import Literal, NamedTuple
 
-Rule = Literal["boxed", "stated", "hashes", "last_number", "whole", "last_letter"]
+Rule = Literal["boxed", "tagged", "stated", "hashes", "last_number", "whole", "last_letter"]
 
 
 class Extracted(NamedTuple):
@@ -46,6 +47,8 @@ def extract_answer(answer: str) -> Extracted | None:
     """
     if (text := last_boxed(answer)) is not None:
         return Extracted(text, "boxed")
+    if (text := last_tagged(answer)) is not None:
+        return Extracted(text, "tagged")
     if (text := last_stated(answer)) is not None:
         return Extracted(text, "stated")
     if (text := closing_hashes(answer)) is not None:
@@ -63,6 +66,8 @@ def extract_choice(answer: str) -> Extracted | None:
     """
     if (text := last_boxed(answer)) is not None and (letter := choice_letter(text)):
         return Extracted(letter, "boxed")
+    if (text := last_tagged(answer)) is not None and (letter := choice_letter(text)):
+        return Extracted(letter, "tagged")
     if letter := _stated_letter(answer):
         return Extracted(letter, "stated")
     lines = answer.strip().splitlines()
@@ -104,6 +109,17 @@ def last_boxed(text: str) -> str | None:
             if start is not None and text[start : found.start()].strip():
                 last = (start, found.start())
     return text[slice(*last)].strip() if last else None
+
+
+def last_tagged(text: str) -> str | None:
+    """Return what the last ``<answer>...</answer>`` holds, if that is something.
+
+    >>> last_tagged("<answer>1</answer> or rather <answer> 2 </answer>")
+    '2'
+    """
+    before, close_tag, _ = text.rpartition("</answer>")
+    _, open_tag, found = before.rpartition("<answer>")
+    return found.strip() or None if close_tag and open_tag else None
 
 
 # The head of a sentence that concludes. Bounded gaps and possessive runs keep it linear.
