@@ -23,7 +23,7 @@ QUESTION: Schema = {
     "reference": pl.String(),
     "row": pl.Int64(),
 }
-"""A question: ``reference`` is its known answer or null; ``row`` its place in the source, from 0."""
+"""A question: ``reference`` is its known answer or null; ``row`` its place in the source."""
 
 ANSWER: Schema = {
     "id": pl.String(),

@@ -54,7 +54,8 @@ def main(arguments: list[str] | None = None) -> Any:
         return cli.main(arguments, standalone_mode=False)
     except click.exceptions.Abort:
         click.echo(
-            "\nStopped. What was finished and paid for is kept; the same command goes on from here.",
+            "\nStopped. What was finished and paid for is kept; "
+            "the same command goes on from here.",
             err=True,
         )
         sys.exit(130)

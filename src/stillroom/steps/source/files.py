@@ -11,9 +11,9 @@ import io
 import json
 import lzma
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import polars as pl
 import zstandard
@@ -134,18 +134,15 @@ def _read_frames(frame: pl.LazyFrame, columns: Iterable[str]) -> Iterator[Record
         yield from batch.iter_rows(named=True)
 
 
-def _open(path: Path) -> IO[bytes]:
-    match path.suffix.lower():
-        case ".gz":
-            return gzip.open(path)
-        case ".bz2":
-            return bz2.open(path)
-        case ".xz":
-            return lzma.open(path)
-        case ".zst":
-            return io.BufferedReader(_Zstandard(path), 1 << 20)
-        case _:
-            return path.open("rb")
+def _open(path: Path) -> BinaryIO:
+    openers: Mapping[str, Callable[[Path], Any]] = {
+        ".gz": gzip.open,
+        ".bz2": bz2.open,
+        ".xz": lzma.open,
+        ".zst": lambda p: io.BufferedReader(_Zstandard(p), 1 << 20),
+    }
+    opener = openers.get(path.suffix.lower())
+    return cast(BinaryIO, opener(path)) if opener else path.open("rb")
 
 
 class _Zstandard(io.RawIOBase):

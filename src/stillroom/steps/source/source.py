@@ -56,8 +56,8 @@ class Source(Step):
         shipped: A set that comes with the package; its questions of the recipe's domain, or all
             if that is none of math, code and science.
         question: Column of the question; of several, the first that the file has.
-        reference: Column of the known answer; of several, the first that the file has; None for
-            none.
+        reference: Column of the known answer; of several, the first that the file has. By default
+            ``reference``, where the file has it.
         reference_in: Where in that column the answer stands: the ``last_boxed`` ``\boxed{}``, or
             ``after_hashes``, behind the last ``####``. A text without the mark is taken whole.
         columns: Further columns to keep, with their types; a plain list means text.
@@ -265,8 +265,8 @@ class Source(Step):
                 for choices in (self.question, self.reference or ()):
                     if choices and not any(c in record for c in choices):
                         raise SourceError(
-                            f"{path}: no column {' or '.join(choices)}; "
-                            f"its columns are {', '.join(record)}. Name the right one in the recipe."
+                            f"{path}: no column {' or '.join(choices)}; its columns are "
+                            f"{', '.join(record)}. Name the right one in the recipe."
                         )
             yield record
 

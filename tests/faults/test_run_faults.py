@@ -1,0 +1,179 @@
+"""Whole runs under fire: kills, two processes at once, interrupts, a full disk."""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from tests.servers import Seen, TeacherServer, answer
+
+from stillroom.recipe.make import read_paths
+from stillroom.store.store import Store
+
+CONCURRENCY = 8
+KILLS = 5
+# Each seed kills one run up to five times. More: STILLROOM_KILL_SEEDS=20.
+SEEDS = int(os.environ.get("STILLROOM_KILL_SEEDS", "2"))
+QUESTIONS = 60
+DRAWS = 3
+
+RECIPE = """\
+name: fired
+models: {teacher: {name: some/model, temperature: 0.9, max_tokens: 99, reasoning: true}}
+domains:
+  math:
+    - mix:
+        file: [source: {file: questions.jsonl, licence: cc0-1.0}]
+        made: [source: {procedural: {n: 40, flaws: {near_duplicate: 0.2}}}]
+    - dedup: exact
+    - label: length
+    - take: 80
+    - answer: {draws: 3}
+    - verify: math
+    - keep: {where: {verdict: correct}}
+"""
+
+
+async def teach(seen: Seen, request: web.Request) -> web.StreamResponse:
+    """Answer by the question and the seed alone; right in about two of three draws."""
+    question = seen.body["messages"][-1]["content"]
+    number = int(hashlib.sha256(f"{question}{seen.body['seed']}".encode()).hexdigest(), 16)
+    right = question.split()[-1].rstrip("?") if number % 3 else "wrong"
+    words = f"<think>thought {number % 1000}</think>The answer is \\boxed{{{right}}}."
+    return await answer(words, latency_s=0.01 + number % 7 * 0.005)(seen, request)
+
+
+@pytest.fixture
+def kitchen(tmp_path):
+    lines = [json.dumps({"question": f"Echo {i}?", "reference": str(i)}) for i in range(QUESTIONS)]
+    (tmp_path / "questions.jsonl").write_text("\n".join([*lines, "{torn", lines[0]]))
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    with TeacherServer(teach) as server:
+        (tmp_path / "models.toml").write_text(
+            f'[models."some/model"]\nengine = "openai"\nbase_url = "{server.url}"\n'
+            f"concurrency = {CONCURRENCY}\n"
+        )
+        yield tmp_path, server
+
+
+def start(folder: Path, store: str = "store", out: str = "out") -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "stillroom", "run", "recipe.yaml", "--store", store,
+               "--out", out, "--models", "models.toml", "--workers", "1"]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, "")
+    return out
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_killed_runs_end_in_the_same_bytes_and_buy_nothing_twice(kitchen, seed):
+    folder, server = kitchen
+    started = time.monotonic()
+    finish(start(folder, "calm-store", "calm"))
+    length = time.monotonic() - started
+    wanted = server.total
+    assert wanted >= 60 * DRAWS
+    server.calls.clear()
+    draw = random.Random(seed)
+    kills = 0
+    for _ in range(KILLS):
+        process = start(folder)
+        try:
+            process.communicate(timeout=draw.uniform(0.2, 1.0) * length)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            kills += 1
+    finish(start(folder))
+    assert files(folder / "out") == files(folder / "calm")
+    repeated = server.total - wanted
+    assert 0 <= repeated <= kills * CONCURRENCY
+    assert len(server.calls) == wanted
+
+
+def test_two_processes_on_one_store_share_the_work(kitchen):
+    folder, server = kitchen
+    one, two = start(folder, out="one"), start(folder, out="two")
+    finish(one)
+    finish(two)
+    assert files(folder / "one") == files(folder / "two")
+    assert set(server.calls.values()) == {1}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_run_says_how_to_go_on_and_keeps_what_it_bought(kitchen, number):
+    folder, server = kitchen
+    process = start(folder)
+    server.wait_until(lambda s: s.total >= 40)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err.strip() == (
+        "Stopped. What was finished and paid for is kept; the same command goes on from here."
+    )
+    finish(start(folder))
+    assert sum(n - 1 for n in server.calls.values()) <= CONCURRENCY
+
+
+def test_second_run_asks_nothing_and_rewrites_nothing(kitchen):
+    folder, server = kitchen
+    finish(start(folder))
+    calls = server.total
+    stamps = {p: p.stat().st_mtime_ns for p in (folder / "out").rglob("*")}
+    assert "found in the store" in finish(start(folder))
+    assert server.total == calls
+    assert {p: p.stat().st_mtime_ns for p in (folder / "out").rglob("*")} == stamps
+
+
+def test_moved_store_stays_valid(kitchen):
+    folder, server = kitchen
+    finish(start(folder))
+    calls = server.total
+    (folder / "store").rename(folder / "moved")
+    finish(start(folder, store="moved"))
+    assert server.total == calls
+    assert len(read_paths(Store(folder / "moved"), "fired")) == 10
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_full_disk_is_one_message_and_loses_nothing(kitchen):
+    folder, server = kitchen
+    disk = folder / "disk"
+    disk.mkdir()
+    size = 300  # kB; too small for the whole run, enough for its beginning
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", disk],
+                      check=False, capture_output=True).returncode:  # fmt: skip
+        pytest.skip("this machine does not let tests mount a disk")
+    try:
+        _, err = (process := start(folder, store="disk/store")).communicate(timeout=60)
+        assert process.returncode == 1
+        assert err.count("\n") == 1
+        assert "disk" in err
+        assert "Traceback" not in err
+        bought = server.total
+        subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
+        finish(start(folder, store="disk/store"))
+        assert len(server.calls) == sum(1 for n in server.calls.values() if n >= 1)
+        repeated = server.total - len(server.calls)
+        assert repeated <= max(CONCURRENCY, bought)
+    finally:
+        subprocess.run(["umount", "-l", disk], check=False)
