@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 
 from stillroom.rows import ANSWER, DROP, QUESTION, Kind, Schema, content_id, dropped
+from stillroom.steps.export.facts import Stage
 from stillroom.store.artifact import Artifact, Delta
 from stillroom.store.digest import value_digest
 from stillroom.store.store import Store, Workshop
@@ -175,6 +176,17 @@ def keep(
         fields={"where": {column: str(value)}}, notes=notes,
     )  # fmt: skip
     return table.plus(artifact)
+
+
+def story_of(tables: Mapping[str, Table]) -> list[Stage]:
+    """Tell the steps of tables as a runner would."""
+    stages = []
+    for domain, table in tables.items():
+        chain = [table.parent.rows, *table.parent.drops] if table.parent else []
+        for artifact in [*chain, table.rows, *table.columns, *table.drops]:
+            step = artifact.manifest.step
+            stages.append(Stage(f"{domain}.{step}", step, artifact.manifest))
+    return stages
 
 
 def store_in(folder: Path) -> Store:

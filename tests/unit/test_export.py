@@ -7,12 +7,20 @@ import datasets
 import polars as pl
 import pytest
 from datasets import load_dataset
-from tests.tables import TEACHER, answer_table, keep, question_table, store_in, verify
+from tests.tables import (
+    TEACHER,
+    answer_table,
+    keep,
+    question_table,
+    store_in,
+    story_of,
+    verify,
+)
 
 from stillroom.errors import ExportError
 from stillroom.rows import Shape, dropped
 from stillroom.steps.base import Misfit
-from stillroom.steps.export.export import Export, Stage, write_dataset
+from stillroom.steps.export.export import Export, write_dataset
 from stillroom.steps.export.record import Record
 
 RECIPE = "name: sums\ndomains:\n  math: []\n"
@@ -31,17 +39,6 @@ def load(tmp_path):
         return load_dataset(path, *args, cache_dir=str(tmp_path / "hf"), **options)["train"]
 
     return load
-
-
-def story_of(tables):
-    """Tell the steps of tables as a runner would."""
-    stages = []
-    for domain, table in tables.items():
-        chain = [table.parent.rows, *table.parent.drops] if table.parent else []
-        for artifact in [*chain, table.rows, *table.columns, *table.drops]:
-            step = artifact.manifest.step
-            stages.append(Stage(f"{domain}.{step}", step, artifact.manifest))
-    return stages
 
 
 def write(folder, tables, *, recipe=RECIPE, story=None, **export):
@@ -67,8 +64,8 @@ def content(folder):
     }
 
 
-def verified(store, n=6, **options):
-    return verify(store, answer_table(store, question_table(store, n), **options))
+def verified(store, n=6, *, shard=4, **options):
+    return verify(store, answer_table(store, question_table(store, n, shard=shard), **options))
 
 
 def test_export_writes_columns_in_order_and_keeps_labels(store, tmp_path):
@@ -187,7 +184,7 @@ def test_export_joins_domains_and_fills_columns_that_one_lacks(store, tmp_path, 
 
 
 def test_export_splits_files_by_size_in_row_order(store, tmp_path):
-    table = verified(store, 200, pad=20_000)
+    table = verified(store, 200, shard=60, pad=20_000)
     write(tmp_path / "one", table)
     write(tmp_path / "many", table, file_mb=1)
     names = sorted(p.name for p in (tmp_path / "many" / "data").iterdir())

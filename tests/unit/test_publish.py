@@ -38,7 +38,8 @@ def store(tmp_path):
 
 
 def dataset(store, folder, *, licence="mit", n=6, file_mb=256):
-    table = verify(store, answer_table(store, question_table(store, n, licence=licence), pad=9000))
+    questions = question_table(store, n, licence=licence, shard=60)
+    table = verify(store, answer_table(store, questions, pad=9000))
     write_dataset(
         folder,
         name="sums",
@@ -145,6 +146,16 @@ def test_publish_to_a_hub_that_is_down_says_so(hub, store, tmp_path):
     folder = dataset(store, tmp_path / "out")
     with pytest.raises(ExportError, match=r"^hub me/sums: cannot be written \(ConnectError"):
         publish(folder, "me/sums", private=True, endpoint="http://127.0.0.1:9")
+
+
+def test_publish_that_breaks_off_leaves_the_hub_as_it_was(hub, store, tmp_path, monkeypatch):
+    publish(dataset(store, tmp_path / "out"), "me/sums", private=True)
+    before = hub.repos["me/sums"].at("main")
+    hub.broken = "/lfs/*"
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+    with pytest.raises(ExportError, match=r"cannot be written .* Nothing is half published"):
+        publish(dataset(store, tmp_path / "out", n=8), "me/sums", private=True)
+    assert hub.repos["me/sums"].at("main") == before
 
 
 def test_fetch_hub_brings_what_was_published(hub, store, tmp_path):
