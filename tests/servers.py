@@ -178,7 +178,7 @@ class TeacherServer:
             self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(10)
 
-    def wait_until(self, condition: Callable[[Self], bool], timeout_s: float = 20.0) -> None:
+    def wait_until(self, condition: Callable[[Self], bool], timeout_s: float = 60.0) -> None:
         """Block until the condition holds; it is looked at after each call that begins or ends."""
         with self._changed:
             assert self._changed.wait_for(lambda: condition(self), timeout_s), self.calls
@@ -210,7 +210,12 @@ class TeacherServer:
         self.port = runner.addresses[0][1]
         self._ready.set()
         await self._stop.wait()
-        await runner.cleanup()
+        # The loop must turn a few times: connections just accepted become known to the runner,
+        # and connections just closed let go of their sockets.
+        for step in (site.stop, runner.cleanup):
+            await step()
+            for _ in range(5):
+                await asyncio.sleep(0)
 
     def _refused(self, request: web.Request) -> web.Response | None:
         sent = request.headers.get("Authorization", "")

@@ -68,7 +68,7 @@ def buyer(path: Path, server: TeacherServer, n: int = N) -> Iterator[subprocess.
 
 def finish(process: subprocess.Popen[str]) -> list[str]:
     """Wait for a buyer that should succeed, and return the lines that it printed."""
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (0, "")
     return out.splitlines()
 
@@ -89,7 +89,7 @@ def test_kill_at_random_moments_loses_nothing_and_repeats_only_what_was_in_fligh
             with buyer(path, server) as process:
                 server.wait_until(TeacherServer.seen(aim))
                 process.send_signal(signal.SIGKILL)
-                out, _ = process.communicate(timeout=60)
+                out, _ = process.communicate(timeout=120)
             kills += 1
             used.update(bytes.fromhex(line) for line in out.split("\n")[:-1])
             with Ledger(path) as ledger:
@@ -117,7 +117,7 @@ def test_interrupt_keeps_everything_received(tmp_path: Path) -> None:
         with buyer(path, server) as process:
             server.wait_until(lambda s: s.total == 50 + IN_FLIGHT)
             process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=60)
+            out, err = process.communicate(timeout=120)
         assert "KeyboardInterrupt" in err
         with Ledger(path) as ledger:
             assert ledger.stats().total.completions == len(out.split()) == 50

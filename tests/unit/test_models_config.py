@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from tests.servers import TeacherServer
+from tests.tiny_checkpoints import write_checkpoint
 
 from stillroom.errors import ModelError, SetupError
 from stillroom.models.chat import Completion, Message, Request, Sampling
@@ -173,6 +174,20 @@ def test_open_served_model_answers(tmp_path: Path) -> None:
         [(_, reply)] = config.open("a/b").complete([request])
     assert isinstance(reply, Completion)
     assert server.bodies[0]["model"] == "a/b"
+
+
+def test_open_local_model_relative_to_the_file_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_checkpoint(tmp_path / "weights")  # type: ignore[no-untyped-call]  # a helper of tests
+    text = '[models."my/tiny"]\nengine = "local"\npath = "weights"\nthreads = 1\n'
+    file = write(tmp_path, text)
+    monkeypatch.chdir("/")
+    config = load_config(file)
+    request = Request("my/tiny", (Message("user", "2+2?"),), Sampling(max_tokens=4))
+    [(_, reply)] = config.open("my/tiny").complete([request])
+    assert isinstance(reply, Completion)
+    assert config.check("my/tiny").ok
 
 
 def test_open_local_directory_that_is_absent_says_so(tmp_path: Path) -> None:

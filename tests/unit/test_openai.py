@@ -6,6 +6,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,7 +26,9 @@ from tests.servers import (
 )
 
 from stillroom.errors import ModelError
+from stillroom.models.buy import buy
 from stillroom.models.chat import Completion, Failure, Message, Reply, Request, Sampling
+from stillroom.models.ledger import Ledger
 from stillroom.models.openai import OpenAIModel
 from stillroom.models.served import ServedCompletion
 
@@ -500,8 +503,11 @@ def test_key_absent_or_odd_stops_before_anything_is_sent(
     assert server.total == 0
 
 
-def test_key_never_appears_in_errors_failures_logs_or_repr(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_key_never_appears_in_errors_failures_ledger_logs_or_repr(
+    serve: Serve,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
 ) -> None:
     caplog.set_level(logging.DEBUG)
     monkeypatch.setenv("TEST_API_KEY", KEY)
@@ -512,6 +518,12 @@ def test_key_never_appears_in_errors_failures_logs_or_repr(
     echoes = [refusal(400, f"bad {KEY}"), status(500, KEY), raw(KEY.encode()), drop, half]
     for behave in echoes:
         texts.append(repr(reply_to(serve(behave), api_key_env="TEST_API_KEY")))
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        teacher = model(serve(in_turn(echoes[0])), api_key_env="TEST_API_KEY")
+        buy([asked()], model=teacher, ledger=ledger)
+        texts.append(repr(ledger.failures([asked().key])))
+    texts.append(repr(b"".join(file.read_bytes() for file in tmp_path.glob("ledger*"))))
     assert "[key]" in texts[1]
+    assert "[key]" in texts[-1]
     for text in [*texts, caplog.text]:
         assert KEY not in text
