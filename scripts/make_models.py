@@ -43,7 +43,7 @@ from stillroom.families import (
 from stillroom.families.styles import BRIEF, CAREFUL, PLAN
 from stillroom.models.chat import Completion, Failure, Message, Request, Sampling
 from stillroom.models.local.engine import LocalModel
-from stillroom.train.loop import TokenRow, TrainRecord, TrainSettings, train
+from stillroom.train.loop import TokenRow, TrainSettings, train
 from stillroom.train.model import ModelConfig, Qwen2, load_model, save_weights
 
 END_OF_TEXT, TURN, END_OF_TURN = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
@@ -104,6 +104,8 @@ def make_tokenizer(seed: int = 0) -> Tokenizer:
 class Mixture:
     """What a model is shown in training."""
 
+    families: Mapping[str, float]
+    """Family to weight; those that are hard for a small model come up more often."""
     levels: Mapping[int, float]
     """Level to weight."""
     prompts: Mapping[str | None, float]
@@ -128,13 +130,13 @@ def completion_of(reasoning: str, answer: str) -> str:
 def training_rows(tokenizer: Tokenizer, mixture: Mixture, seed: int) -> Iterator[TokenRow]:
     """Yield rows of the pretrain split for ever, none by design the same."""
     rng = random.Random(f"rows/{seed}")
-    names = list(FAMILIES)
+    names, name_weights = list(mixture.families), list(mixture.families.values())
     levels, level_weights = list(mixture.levels), list(mixture.levels.values())
     prompts, prompt_weights = list(mixture.prompts), list(mixture.prompts.values())
     styles, style_weights = list(mixture.unprompted), list(mixture.unprompted.values())
     index = 0
     while True:
-        family = names[index % len(names)]
+        family = rng.choices(names, name_weights)[0]
         level = rng.choices(levels, level_weights)[0]
         item = problem(family, level=level, index=index, split="pretrain", seed=seed)
         asked = rng.choices(prompts, prompt_weights)[0]
@@ -177,7 +179,11 @@ def write_model(model: Qwen2, tokenizer: Tokenizer, directory: Path) -> None:
 
 
 EVEN = dict.fromkeys(LEVELS, 1.0)
+WEIGHTS = dict.fromkeys(FAMILIES, 1.0) | {
+    "lists": 3.0, "program": 2.0, "loops": 1.5, "target": 1.5, "divisors": 1.5,
+}  # fmt: skip
 TEACHING = Mixture(
+    families=WEIGHTS,
     levels=EVEN,
     prompts={CAREFUL: 0.4, None: 0.25, PLAN: 0.2, BRIEF: 0.15},
     unprompted={CAREFUL: 0.5, PLAN: 0.25, BRIEF: 0.25},
@@ -191,7 +197,8 @@ class Spec:
     purpose: str
     config: ModelConfig
     mixture: Mixture
-    settings: TrainSettings
+    phases: tuple[TrainSettings, ...]
+    """Each goes on from the weights of the one before, rounded to bfloat16, with new rows."""
 
 
 SPECS = {
@@ -199,18 +206,27 @@ SPECS = {
         purpose="The embedded teacher. It answers questions of the task families, mostly right.",
         config=ModelConfig(VOCABULARY, 128, 352, 5, 4, max_position_embeddings=LONGEST),
         mixture=TEACHING,
-        settings=TrainSettings(
-            steps=20000, tokens_per_step=2048, muon_lr=6e-3, adam_lr=3e-3,
-            warmup_share=0.005, decay="linear", decay_share=0.8, seed=1,
+        phases=(
+            # A high rate first, left before it has fallen far.
+            TrainSettings(
+                steps=20000, stop=6000, tokens_per_step=2048, muon_lr=6e-3, adam_lr=3e-3,
+                warmup_share=0.005, decay="linear", decay_share=0.8, seed=1,
+            ),
+            TrainSettings(
+                steps=11500, tokens_per_step=2048, muon_lr=5e-3, adam_lr=2.5e-3,
+                warmup_share=0.005, decay="linear", seed=11,
+            ),
         ),
     ),
     "novice-1": Spec(
         purpose="A clearly weaker teacher, for comparing teachers: a smaller model, trained less.",
         config=ModelConfig(VOCABULARY, 96, 272, 4, 3, max_position_embeddings=LONGEST),
         mixture=TEACHING,
-        settings=TrainSettings(
-            steps=4000, tokens_per_step=2048, muon_lr=6e-3, adam_lr=3e-3,
-            warmup_share=0.02, decay="linear", decay_share=0.8, seed=2,
+        phases=(
+            TrainSettings(
+                steps=4000, tokens_per_step=2048, muon_lr=6e-3, adam_lr=3e-3,
+                warmup_share=0.02, decay="linear", decay_share=0.8, seed=2,
+            ),
         ),
     ),
     "base-1": Spec(
@@ -218,31 +234,38 @@ SPECS = {
         "little to compute, so that what it is fed next shows.",
         config=ModelConfig(VOCABULARY, 96, 272, 4, 3, max_position_embeddings=LONGEST),
         mixture=Mixture(
+            families=dict.fromkeys(FAMILIES, 1.0),
             levels={1: 2.0, 2: 1.0, 3: 1.0},
             prompts={None: 1.0},
             unprompted={CAREFUL: 0.4, PLAN: 0.3, BRIEF: 0.3},
         ),
-        settings=TrainSettings(
-            steps=2500, tokens_per_step=2048, muon_lr=6e-3, adam_lr=3e-3,
-            warmup_share=0.02, decay="linear", decay_share=0.8, seed=3,
+        phases=(
+            TrainSettings(
+                steps=2500, tokens_per_step=2048, muon_lr=6e-3, adam_lr=3e-3,
+                warmup_share=0.02, decay="linear", decay_share=0.8, seed=3,
+            ),
         ),
     ),
 }  # fmt: skip
 
 
-def make_model(spec: Spec, tokenizer: Tokenizer, directory: Path) -> TrainRecord:
-    """Train one model from nothing and write its directory, without a card."""
+def make_model(spec: Spec, tokenizer: Tokenizer, directory: Path) -> float:
+    """Train one model from nothing, write its directory without a card, return CPU-seconds."""
     model = Qwen2(spec.config)
-    model.initialise(spec.settings.seed)
-    rows = training_rows(tokenizer, spec.mixture, spec.settings.seed)
+    model.initialise(spec.phases[0].seed)
 
     def report(step: int, loss: float, cpu_s: float) -> None:
         print(f"  step {step}, loss {loss:.4f}, {cpu_s / 60:.1f} CPU-minutes", flush=True)
 
-    record = train(model, rows, spec.settings, report=report)
-    write_model(model, tokenizer, directory)
-    (directory / "training.json").write_text(json.dumps(asdict(record), indent=1) + "\n", "utf-8")
-    return record
+    records = []
+    for settings in spec.phases:
+        rows = training_rows(tokenizer, spec.mixture, settings.seed)
+        records.append(train(model, rows, settings, report=report))
+        write_model(model, tokenizer, directory)
+        model = load_model(directory)
+    text = json.dumps([asdict(record) for record in records], indent=1)
+    (directory / "training.json").write_text(text + "\n", "utf-8")
+    return sum(record.cpu_s for record in records)
 
 
 class Setting(NamedTuple):
@@ -364,7 +387,7 @@ def _distinct(rows: list[list[Completion]]) -> float:
 def write_card(name: str, directory: Path, grades: Grades) -> None:
     """Write README.md: what the model is, how good, what for and what not for."""
     spec = SPECS[name]
-    record = json.loads((directory / "training.json").read_text("utf-8"))
+    records = json.loads((directory / "training.json").read_text("utf-8"))
     parameters = sum(p.numel() for p in load_model(directory).parameters())
     size = (directory / "model.safetensors").stat().st_size
     shape = spec.config
@@ -423,7 +446,7 @@ def write_card(name: str, directory: Path, grades: Grades) -> None:
     for setting in grades.settings:
         cells = " | ".join(_percent(setting.share(family)) for family in FAMILIES)
         lines.append(f"| {_named(setting)} | {cells} |")
-    settings = record["settings"]
+    phases = [record["settings"] for record in records]
     lines += [
         "",
         f"A careful answer has {grades.tokens:.0f} tokens on average; "
@@ -436,11 +459,16 @@ def write_card(name: str, directory: Path, grades: Grades) -> None:
         "## Training",
         "",
         f"From nothing, on worked traces of the `pretrain` split, levels "
-        f"{', '.join(str(level) for level in spec.mixture.levels)}: {record['steps']:,} steps, "
-        f"{record['tokens'] / 1e6:.1f} million tokens in {record['rows']:,} rows, "
-        f"{record['cpu_s'] / 60:.0f} CPU-minutes on one core, working type {record['dtype']}, "
-        f"Muon {settings['muon_lr']} and AdamW {settings['adam_lr']}, {settings['decay']} decay, "
-        f"seed {settings['seed']}. Last loss {record['losses'][-1]:.3f} nats per token. "
+        f"{', '.join(str(level) for level in spec.mixture.levels)}: "
+        f"{sum(record['steps'] for record in records):,} steps, "
+        f"{sum(record['tokens'] for record in records) / 1e6:.1f} million tokens in "
+        f"{sum(record['rows'] for record in records):,} rows, "
+        f"{sum(record['cpu_s'] for record in records) / 60:.0f} CPU-minutes on one core, "
+        f"working type {records[-1]['dtype']}, Muon "
+        f"{' then '.join(str(phase['muon_lr']) for phase in phases)} and AdamW "
+        f"{' then '.join(str(phase['adam_lr']) for phase in phases)}, {phases[-1]['decay']} decay, "
+        f"seed {' then '.join(str(phase['seed']) for phase in phases)}. "
+        f"Last loss {records[-1]['losses'][-1]:.3f} nats per token. "
         "`training.json` holds the record.",
         "",
         f"`python scripts/make_models.py {name} --overwrite` makes the same weights again on the "
@@ -492,8 +520,8 @@ def main() -> None:
         directory = args.out / name
         if not args.grade:
             print(f"{name}: training", flush=True)
-            record = make_model(SPECS[name], tokenizer, directory)
-            print(f"{name}: {record.cpu_s / 60:.1f} CPU-minutes", flush=True)
+            cpu_s = make_model(SPECS[name], tokenizer, directory)
+            print(f"{name}: {cpu_s / 60:.1f} CPU-minutes", flush=True)
         grades = grade(directory)
         write_card(name, directory, grades)
         print(f"{name}: {100 * grades.settings[0].share():.1f}% careful, greedy", flush=True)

@@ -48,12 +48,11 @@ def printed(text: str) -> str:
     if len(code) > 1:
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
-            exec("\n".join(code), {"accumulate": __import__("itertools").accumulate})
+            exec("\n".join(code), {})
         return out.getvalue().strip()
     found = re.fullmatch(r"Let xs = (\[.*?\])\. What is (.*) in Python\?", text)
     assert found, text
-    scope = {"xs": eval(found[1]), "accumulate": __import__("itertools").accumulate}
-    return str(eval(found[2], scope))
+    return str(eval(found[2], {"xs": eval(found[1])}))
 
 
 def in_words(item: Problem) -> str:
@@ -65,15 +64,14 @@ def in_words(item: Problem) -> str:
     k = rest[0] if rest else 0
     return str(
         {
-            "reverse": xs[::-1],
             "largest": max(xs),
             "smallest": min(xs),
             "total": sum(xs),
             "above": len([x for x in xs if x > k]),
-            "last": xs[len(xs) - k :],
             "sort": sorted(xs),
             "sort down": sorted(xs)[::-1],
-            "running": [sum(xs[: i + 1]) for i in range(len(xs))],
+            "total above": sum(x for x in xs if x > k),
+            "double": [2 * x for x in xs if x > k],
             "add each": [x + k for x in xs],
         }[str(item.facts[0])]
     )
@@ -178,12 +176,6 @@ def test_reference_of_sixty_problems_agrees_with_another_computation(
             used = sorted(numbers(item.reference))
             assert used == sorted(int(n) for n in item.facts[2:])
             assert eval(item.reference) == item.facts[1]
-        elif item.facts[0] in ("evens", "double") and "xs = " not in item.question:
-            assert item.reference == str(
-                [x for x in item.facts[2:] if x % 2 == 0]
-                if item.facts[0] == "evens"
-                else [2 * x for x in item.facts[2:] if x > item.facts[1]]
-            )
         else:
             assert item.reference == independently(item), item.question
 

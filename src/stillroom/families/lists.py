@@ -11,61 +11,52 @@ from stillroom.families.base import Domain, Facts, Family
 from stillroom.families.working import Work
 
 _KINDS = {
-    1: ("reverse", "largest", "smallest"),
-    2: ("total", "above", "last"),
-    3: ("sort", "evens", "add each"),
-    4: ("sort down", "running", "double"),
-    5: ("sum evens", "sort top", "total above"),
+    1: ("largest", "smallest"),
+    2: ("total", "above"),
+    3: ("add each", "evens"),
+    4: ("sort", "sum evens"),
+    5: ("sort down", "total above", "double"),
 }
+_SIZES = {1: (3, 4, 9), 2: (3, 5, 9), 3: (3, 4, 15), 4: (4, 5, 12), 5: (5, 5, 15)}
+"""Level to (shortest, longest, largest number)."""
 _CODE = {
-    "reverse": "list(reversed(xs))",
     "largest": "max(xs)",
     "smallest": "min(xs)",
     "total": "sum(xs)",
     "above": "len([x for x in xs if x > {k}])",
-    "last": "xs[-{k}:]",
-    "sort": "sorted(xs)",
-    "evens": "[x for x in xs if x % 2 == 0]",
     "add each": "[x + {k} for x in xs]",
-    "sort down": "sorted(xs, reverse=True)",
-    "running": "list(accumulate(xs))",
-    "double": "[x * 2 for x in xs if x > {k}]",
+    "evens": "[x for x in xs if x % 2 == 0]",
+    "sort": "sorted(xs)",
     "sum evens": "sum(x for x in xs if x % 2 == 0)",
-    "sort top": "sorted(xs)[-{k}:]",
+    "sort down": "sorted(xs, reverse=True)",
     "total above": "sum(x for x in xs if x > {k})",
+    "double": "[x + x for x in xs if x > {k}]",
 }
+# "evens" and "sum evens" name a 2 in their code. Every wording must hold the same numerals, so
+# the code is their only wording.
 _WORDS = {
-    "reverse": "Reverse the list {xs}.",
     "largest": "What is the largest number in {xs}?",
     "smallest": "What is the smallest number in {xs}?",
     "total": "What is the sum of the numbers in {xs}?",
     "above": "How many numbers in {xs} are greater than {k}?",
-    "last": "Give the last {k} numbers of {xs} as a list.",
-    "sort": "Sort the list {xs}, smallest first.",
-    "evens": "Keep only the even numbers in {xs} and give the list.",
     "add each": "Add {k} to each number in {xs} and give the list.",
+    "sort": "Sort the list {xs}, smallest first.",
     "sort down": "Sort the list {xs}, largest first.",
-    "running": "Give the running totals of {xs} as a list.",
+    "total above": "Add up the numbers in {xs} that are greater than {k}.",
     "double": "From {xs} keep the numbers greater than {k}, double them, and give the list.",
 }
-# These kinds name a 2 in their code; a wording must then hold it as well, or the numerals of
-# two wordings of one problem would differ. Their one wording is the code.
 _PLANS = {
-    "reverse": "read the list from the end",
     "largest": "keep the largest number so far",
     "smallest": "keep the smallest number so far",
     "total": "add the numbers one by one",
     "above": "compare each number with {k} and count",
-    "last": "take the last {k} numbers",
-    "sort": "take the smallest number again and again",
-    "evens": "look at each number and keep the even ones",
     "add each": "add {k} to one number after another",
-    "sort down": "take the largest number again and again",
-    "running": "add the numbers one by one and write down each sum",
-    "double": "keep the numbers above {k}, then double each",
+    "evens": "look at each number and keep the even ones",
+    "sort": "take the smallest number again and again",
     "sum evens": "keep the even numbers, then add them",
-    "sort top": "sort, then take the last {k}",
+    "sort down": "take the largest number again and again",
     "total above": "keep the numbers above {k}, then add them",
+    "double": "keep the numbers above {k}, then double each",
 }
 _ASK = (
     "What does this print?\nxs = {xs}\nprint({code})",
@@ -87,15 +78,10 @@ class Lists(Family):
 
     def draw(self, rng: random.Random, level: int) -> Facts:
         kind = rng.choice(_KINDS[level])
-        length = {1: rng.randint(3, 5), 2: rng.randint(3, 5), 3: rng.randint(4, 5)}.get(
-            level, rng.randint(4, 6)
-        )
-        top = 12 if kind in ("total", "running", "sum evens", "total above") else 30
-        numbers = [rng.randint(1, top) for _ in range(length)]
+        shortest, longest, top = _SIZES[level]
+        numbers = [rng.randint(1, top) for _ in range(rng.randint(shortest, longest))]
         if "{k}" not in _CODE[kind]:
             k = 0
-        elif kind in ("last", "sort top"):
-            k = rng.randint(2, 3)
         elif kind == "add each":
             k = rng.randint(2, 9)
         else:
@@ -104,11 +90,8 @@ class Lists(Family):
 
     def word(self, facts: Facts, rng: random.Random) -> str:
         kind, k, *numbers = facts
-        if str(kind) in _WORDS and "2" not in _CODE[str(kind)] and rng.random() < 0.4:
-            template = _WORDS[str(kind)]
-            if kind == "reverse":
-                template += " Give the list."
-            return template.format(xs=_show(numbers), k=k)
+        if str(kind) in _WORDS and rng.random() < 0.5:
+            return _WORDS[str(kind)].format(xs=_show(numbers), k=k)
         return self._ask(facts, rng.choice(_ASK))
 
     def _ask(self, facts: Facts, template: str) -> str:
@@ -124,21 +107,17 @@ class Lists(Family):
         above = [x for x in xs if x > k]
         evens = [x for x in xs if x % 2 == 0]
         results: dict[str, int | list[int]] = {
-            "reverse": xs[::-1],
             "largest": max(xs),
             "smallest": min(xs),
             "total": sum(xs),
             "above": len(above),
-            "last": xs[-k:],
-            "sort": sorted(xs),
-            "evens": evens,
             "add each": [x + k for x in xs],
-            "sort down": sorted(xs, reverse=True),
-            "running": list(accumulate(xs)),
-            "double": [x * 2 for x in above],
+            "evens": evens,
+            "sort": sorted(xs),
             "sum evens": sum(evens),
-            "sort top": sorted(xs)[-k:],
+            "sort down": sorted(xs, reverse=True),
             "total above": sum(above),
+            "double": [x * 2 for x in above],
         }
         return str(results[kind])
 
@@ -148,22 +127,12 @@ class Lists(Family):
     def work(self, facts: Facts, work: Work) -> str:
         kind, k = str(facts[0]), int(facts[1])
         xs = [int(x) for x in facts[2:]]
-        if kind == "reverse":
-            work.say(f"from the end: {_commas(xs[::-1])}")
-            return str(xs[::-1])
-        if kind == "last":
-            work.say(f"the last {k}: {_commas(xs[-k:])}")
-            return str(xs[-k:])
         if kind in ("largest", "smallest"):
             pick = max if kind == "largest" else min
             work.say(f"so far: {_commas(list(accumulate(xs, pick)))}")
             return str(pick(xs))
-        if kind in ("sort", "sort top", "sort down"):
-            ordered = _select(xs, work, down=kind == "sort down")
-            if kind == "sort top":
-                work.say(f"the last {k}: {_commas(ordered[-k:])}")
-                ordered = ordered[-k:]
-            return str(ordered)
+        if kind in ("sort", "sort down"):
+            return str(_select(xs, work, down=kind == "sort down"))
         if kind == "add each":
             work.say(", ".join(f"{x}+{k}={x + k}" if work.digitwise else str(x + k) for x in xs))
             return str([x + k for x in xs])
@@ -181,7 +150,7 @@ class Lists(Family):
         if kind == "double":
             if kept:
                 work.say(
-                    ", ".join(f"{x}*2={x * 2}" if work.digitwise else str(x * 2) for x in kept)
+                    ", ".join(f"{x}+{x}={x * 2}" if work.digitwise else str(x * 2) for x in kept)
                 )
             return str([x * 2 for x in kept])
         sums = list(accumulate(kept))
@@ -191,8 +160,6 @@ class Lists(Family):
                 for before, x, after in zip(sums, kept[1:], sums[1:], strict=False)
             ]
             work.say(", ".join(steps))
-        if kind == "running":
-            return str(sums)
         return str(sum(kept))
 
 
@@ -223,6 +190,9 @@ def _select(xs: list[int], work: Work, *, down: bool) -> list[int]:
 
 def _sieve(xs: list[int], kept: list[int], test: str, work: Work) -> str:
     if work.digitwise:
-        marks = ", ".join(f"{x} {'yes' if x in kept else 'no'}" for x in xs)
-        return f"{test}: {marks}"
+        marks = [
+            f"{x} {'yes' if x in kept else 'no'} {sum(y in kept for y in xs[: at + 1])}"
+            for at, x in enumerate(xs)
+        ]
+        return f"{test}: {', '.join(marks)}"
     return f"{test}: {_commas(kept) if kept else 'none'}"

@@ -24,6 +24,9 @@ _FOREIGN = {
 }
 
 
+_LENGTHS = {1: 3, 2: 4, 3: 4, 4: 5, 5: 6}  # level to statements
+
+
 class Program(Family):
     """Assignments to two or three variables.
 
@@ -39,11 +42,11 @@ class Program(Family):
         while True:
             values: dict[str, int] = {}
             facts: list[int | str] = []
-            for position in range(level + 2):
+            for position in range(_LENGTHS[level]):
                 before = dict(values)
                 if position < 2:
                     target = variables[position]
-                    values[target] = rng.randint(2, 20)
+                    values[target] = rng.randint(2, 12)
                     facts += [target, values[target], "", ""]
                     continue
                 target = rng.choice(variables)
@@ -54,7 +57,7 @@ class Program(Family):
                     right = rng.choice([v for v in sorted(values) if v != left])
                 facts += [target, left, operator, right]
                 values[target] = _apply(values[left], operator, _look_up(right, before))
-            if all(0 <= v <= 60 for v in _history(tuple(facts))):
+            if all(0 <= v <= 40 for v in _history(tuple(facts))):
                 return tuple(facts)
 
     def word(self, facts: Facts, rng: random.Random) -> str:
