@@ -1,0 +1,62 @@
+"""One fixed input for each step, and the rows that it writes: golden rows are these, recorded."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from tests.fakes import FakeModel, FakeModels
+from tests.kitchen import Kitchen
+
+from stillroom.models.ledger import Ledger
+from stillroom.recipe.form import STEPS
+
+FOLDER = Path(__file__).parent
+
+QUESTIONS = [
+    {"question": "What is 2+2?", "reference": "4", "n": 1},
+    {"question": "what  is 2+2?", "reference": None, "n": 2},
+    {"question": "See the figure at https://example.org: (A) 1 (B) 2 (C) 3", "n": 3},
+    {"question": "Wie groß ist ½ von x²?", "reference": "x^2/2", "n": None},
+    {"question": "A train leaves at noon and goes sixty km per hour until three.", "n": 5},
+    {"question": " ", "n": 6},
+]
+SOURCE = "- source: {file: questions.jsonl, columns: {n: number}}"
+CASES = {
+    "source": [SOURCE],
+    "mix": [f"- mix: {{a: [{SOURCE[2:]}], b: [source: {{shipped: planted_copies}}]}}"],
+    "label": [SOURCE, "- label: rules"],
+    "keep": [SOURCE, "- keep: {where: {n: {min: 2}}}"],
+    "take": [SOURCE, "- take: 2"],
+    "dedup": [SOURCE, "- dedup: exact"],
+    "decontaminate": [SOURCE, "- decontaminate: {against: bench, ngram: 6}"],
+    "answer": [SOURCE, "- answer: {draws: 2}"],
+    "verify": [SOURCE, "- answer: {draws: 1}", "- verify: math"],
+}
+
+
+def golden_file(step: str) -> Path:
+    """Return where the golden rows of a step's present version lie."""
+    return FOLDER / f"{step}.v{STEPS[step].VERSION}.json"
+
+
+def rows_of(step: str) -> list[dict[str, Any]]:
+    """Run a step's case and return what it writes, rows lost on the way among them."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        lines = [json.dumps(q) + "\n" for q in QUESTIONS]
+        (folder / "questions.jsonl").write_text("".join([*lines, "{torn\n"]))
+        bench = {"question": "a train leaves at noon and goes sixty miles"}
+        (folder / "bench.jsonl").write_text(json.dumps(bench) + "\n")
+        sources = {n: str(folder / f"{n}.jsonl") for n in ("questions", "bench")}
+        with Ledger(folder / "ledger.sqlite") as ledger:
+            kitchen = Kitchen(folder / "store", sources, FakeModels(FakeModel()), lambda: ledger)
+            chain = "".join(f"    {line}\n" for line in CASES[step])
+            model = "models: {teacher: {name: some/model, max_tokens: 9}}"
+            kitchen.run(f"name: golden\n{model}\ndomains:\n  math:\n{chain}")
+            artifact = kitchen.built[-1].artifact
+            found: list[dict[str, Any]] = []
+            for file in artifact.files():
+                found += pl.read_parquet(artifact.path / file.name).to_dicts()
+            return found

@@ -1,0 +1,107 @@
+"""The command line: what it prints, and how it ends."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+def stillroom(*arguments: str, cwd: str | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    return subprocess.run(
+        [sys.executable, "-m", "stillroom", *arguments],
+        capture_output=True, text=True, env=environment, cwd=cwd, check=False,
+    )  # fmt: skip
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from stillroom.cli import cli; from click.testing import CliRunner; "
+        "result = CliRunner().invoke(cli, ['--help']); assert result.exit_code == 0; "
+        "print(sorted({'polars', 'pydantic', 'rich', 'aiohttp', 'tokenizers', 'torch'} "
+        "& set(sys.modules)))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                          env=environment, check=True)  # fmt: skip
+    assert done.stdout.strip() == "[]"
+
+
+def test_verbs_have_the_help_that_the_group_shows():
+    import click
+
+    from stillroom.cli import VERBS, cli
+
+    for verb in VERBS:
+        command = cli.get_command(click.Context(cli), verb)
+        assert command is not None
+        assert command.help
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "nosuch"], "nosuch: no such recipe; expected a file, or one of"),
+        (["run", "quickstart", "--source", "x=y"], "--source x: the recipe has no source or"),
+        (["run", "quickstart", "--models", "nosuch.toml"], "nosuch.toml: cannot be read (No such file"),
+        (["show", "quickstart", "math.take"], "no run of quickstart; expected one of none yet"),
+        (["why", "abc"], "abc: no row with this id or text in store"),
+    ],
+)
+def test_mistake_is_one_line_and_status_one(tmp_path, arguments, message):
+    done = stillroom(*arguments, cwd=str(tmp_path))
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_malformed_option_is_a_usage_error(tmp_path):
+    done = stillroom("run", "quickstart", "--source", "oops", cwd=str(tmp_path))
+    assert done.returncode == 2
+    assert "'oops'; expected NAME=FILE." in done.stderr
+
+
+def test_ls_of_nothing_says_what_to_do(tmp_path):
+    done = stillroom("ls", cwd=str(tmp_path))
+    assert done.returncode == 0
+    assert "nothing yet. Try `stillroom run quickstart`" in done.stdout
+
+
+def test_schema_is_json(tmp_path):
+    import json
+
+    done = stillroom("schema", cwd=str(tmp_path))
+    assert json.loads(done.stdout)["title"] == "Stillroom recipe"
+
+
+def test_doctor_names_a_damaged_artifact_and_the_remedy(tmp_path):
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("name: r\ndomains: {math: [{source: {shipped: word_problems}}]}\n")
+    assert stillroom("run", "r.yaml", cwd=str(tmp_path)).returncode == 0
+    (shard,) = (tmp_path / "store" / "artifacts").glob("*/*/*.parquet")
+    shard.write_bytes(shard.read_bytes()[:-1])
+    done = stillroom("doctor", cwd=str(tmp_path))
+    assert done.returncode == 1
+    assert f"FAIL store: store/{shard.relative_to(tmp_path / 'store')}" in done.stdout
+    assert f"→ rm -r {shard.parent.relative_to(tmp_path)}, and run the recipe again" in done.stdout
+
+
+def test_control_characters_of_a_source_do_not_reach_the_terminal(tmp_path):
+    (tmp_path / "q.jsonl").write_text('{"question": "evil \\u001b[31mred\\u0007?"}\n')
+    (tmp_path / "r.yaml").write_text("name: r\ndomains: {math: [{source: q.jsonl}]}\n")
+    assert stillroom("run", "r.yaml", cwd=str(tmp_path)).returncode == 0
+    for arguments in (["show", "r", "math.source"], ["why", "evil"]):
+        done = stillroom(*arguments, cwd=str(tmp_path))
+        assert "evil" in done.stdout
+        assert "\x1b" not in done.stdout
+        assert "\x07" not in done.stdout
+
+
+def test_generated_pages_are_current():
+    done = subprocess.run(
+        [sys.executable, "scripts/make_docs.py", "--check"], capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
