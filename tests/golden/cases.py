@@ -25,7 +25,7 @@ QUESTIONS = [
 SOURCE = "- source: {file: questions.jsonl, columns: {n: number}}"
 CASES = {
     "source": [SOURCE],
-    "mix": [f"- mix: {{a: [{SOURCE[2:]}], b: [source: {{shipped: planted_copies}}]}}"],
+    "mix": [f"- mix: {{a: [{SOURCE[2:]}], b: [{{{SOURCE[2:]}, as: again}}]}}"],
     "label": [SOURCE, "- label: rules"],
     "keep": [SOURCE, "- keep: {where: {n: {min: 2}}}"],
     "take": [SOURCE, "- take: 2"],
