@@ -49,7 +49,8 @@ def rows_of(step: str) -> list[dict[str, Any]]:
         (folder / "questions.jsonl").write_text("".join([*lines, "{torn\n"]))
         bench = {"question": "a train leaves at noon and goes sixty miles"}
         (folder / "bench.jsonl").write_text(json.dumps(bench) + "\n")
-        sources = {n: str(folder / f"{n}.jsonl") for n in ("questions", "bench")}
+        files = {"questions": "questions", "again": "questions", "bench": "bench"}
+        sources = {name: str(folder / f"{file}.jsonl") for name, file in files.items()}
         with Ledger(folder / "ledger.sqlite") as ledger:
             kitchen = Kitchen(folder / "store", sources, FakeModels(FakeModel()), lambda: ledger)
             chain = "".join(f"    {line}\n" for line in CASES[step])

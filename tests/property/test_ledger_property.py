@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from stillroom.models.chat import Completion, Failure, Message, Reply, Request, Sampling
 from stillroom.models.ledger import Ledger, Usage
-from stillroom.models.served import ServedCompletion
 
 ANY_TEXT = st.text(st.characters(), max_size=20)  # half surrogate pairs included
 MESSAGES = st.lists(
@@ -32,7 +31,7 @@ COUNTS = st.integers(0, 2**40)
 FINISHES = st.sampled_from(["stop", "length", "content_filter"])
 COMPLETIONS = st.builds(Completion, st.none() | ANY_TEXT, ANY_TEXT, FINISHES, COUNTS, COUNTS)
 SERVED = st.builds(
-    ServedCompletion,
+    Completion,
     st.none() | ANY_TEXT,
     ANY_TEXT,
     FINISHES,

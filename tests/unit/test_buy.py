@@ -14,7 +14,6 @@ from stillroom.errors import ModelError, StoreError
 from stillroom.models.buy import Bought, buy
 from stillroom.models.chat import Completion, Failure, Message, Reply, Request, Sampling
 from stillroom.models.ledger import Ledger
-from stillroom.models.served import ServedCompletion
 
 
 def asked(question: object, draw: int = 0) -> Request:
@@ -178,7 +177,7 @@ def test_model_that_leaves_a_request_without_reply_is_a_bug(ledger: Ledger) -> N
 
 
 def test_uncounted_completions_are_counted(ledger: Ledger) -> None:
-    reply = ServedCompletion(None, "4", "stop", 0, 0, counted=False)
+    reply = Completion(None, "4", "stop", 0, 0, counted=False)
     bought = buy([asked("a")], model=Model(reply), ledger=ledger)
     assert (bought.uncounted, bought.completion_tokens) == (1, 0)
 

@@ -44,7 +44,10 @@ def test_verbs_have_the_help_that_the_group_shows():
     [
         (["run", "nosuch"], "nosuch: no such recipe; expected a file, or one of"),
         (["run", "quickstart", "--source", "x=y"], "--source x: the recipe has no source or"),
-        (["run", "quickstart", "--models", "nosuch.toml"], "nosuch.toml: cannot be read (No such file"),
+        (
+            ["run", "quickstart", "--models", "nosuch.toml"],
+            "nosuch.toml: cannot be read (No such file",
+        ),
         (["show", "quickstart", "math.take"], "no run of quickstart; expected one of none yet"),
         (["why", "abc"], "abc: no row with this id or text in store"),
     ],

@@ -15,7 +15,6 @@ import pytest
 from stillroom.errors import StoreError
 from stillroom.models.chat import Completion, Failure, Message, Request, Sampling
 from stillroom.models.ledger import Ledger, Usage
-from stillroom.models.served import ServedCompletion
 
 
 def asked(question: str, draw: int = 0, model: str = "m") -> Request:
@@ -54,7 +53,7 @@ def test_put_completion_can_be_read_by_another_ledger_at_once(ledger: Ledger) ->
         Completion(None, "", "length", 0, 0),
         Completion("", "4", "content_filter", 1, 2),
         Completion("深い\x00\u2028", "half a pair \ud83d", "stop", 1, 2),
-        ServedCompletion(None, "4", "stop", 0, 0, "qwq-awq", "call-1", counted=False),
+        Completion(None, "4", "stop", 0, 0, "qwq-awq", "call-1", counted=False),
     ],
 )
 def test_get_many_returns_what_was_put(ledger: Ledger, completion: Completion) -> None:
@@ -94,7 +93,7 @@ def test_missing_of_many_more_keys_than_one_query_holds(ledger: Ledger) -> None:
 
 def test_usage_sums_what_is_there_and_counts_what_was_not_counted(ledger: Ledger) -> None:
     ledger.put(asked("a"), reply(tokens=5))
-    ledger.put(asked("b"), ServedCompletion(None, "4", "stop", 0, 0, counted=False))
+    ledger.put(asked("b"), Completion(None, "4", "stop", 0, 0, counted=False))
     keys = [asked(q).key for q in "aabz"]
     assert ledger.usage(keys) == Usage(3, 4, 10, 1)
     assert ledger.usage([]) == Usage(0, 0, 0, 0)

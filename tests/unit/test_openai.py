@@ -30,7 +30,6 @@ from stillroom.models.buy import buy
 from stillroom.models.chat import Completion, Failure, Message, Reply, Request, Sampling
 from stillroom.models.ledger import Ledger
 from stillroom.models.openai import OpenAIModel
-from stillroom.models.served import ServedCompletion
 
 KEY = "sk-planted-0123456789abcdef"
 
@@ -154,13 +153,13 @@ def test_max_tokens_rejected_is_renamed_and_remembered(serve: Serve) -> None:
 def test_reasoning_field_becomes_reasoning(serve: Serve, field: str) -> None:
     message: dict[str, Any] = {field: "\n2+2=4\n"}
     reply = reply_to(serve(answer("4\n", **message)))
-    assert reply == ServedCompletion("2+2=4", "4", "stop", 7, 11)
+    assert reply == Completion("2+2=4", "4", "stop", 7, 11)
 
 
 @pytest.mark.parametrize("content", ["<think>\n2+2=4\n</think>\n\n4", "2+2=4</think>4"])
 def test_think_tags_become_reasoning(serve: Serve, content: str) -> None:
     reply = reply_to(serve(answer(content, reasoning_content=None)))
-    assert reply == ServedCompletion("2+2=4", "4", "stop", 7, 11)
+    assert reply == Completion("2+2=4", "4", "stop", 7, 11)
 
 
 def test_thinking_parts_become_reasoning(serve: Serve) -> None:
@@ -168,32 +167,32 @@ def test_thinking_parts_become_reasoning(serve: Serve) -> None:
         {"type": "thinking", "thinking": [{"type": "text", "text": "2+2=4"}]},
         {"type": "text", "text": "4"},
     ]
-    assert reply_to(serve(answer(parts))) == ServedCompletion("2+2=4", "4", "stop", 7, 11)
+    assert reply_to(serve(answer(parts))) == Completion("2+2=4", "4", "stop", 7, 11)
 
 
 def test_starts_in_thinking_unclosed_completion_is_all_reasoning(serve: Serve) -> None:
     reply = reply_to(serve(answer("2+2=", finish="length")), starts_in_thinking=True)
-    assert reply == ServedCompletion("2+2=", "", "length", 7, 11)
+    assert reply == Completion("2+2=", "", "length", 7, 11)
 
 
 def test_no_reasoning_is_none(serve: Serve) -> None:
     reply = reply_to(serve(answer("4", reasoning="", reasoning_content="")))
-    assert reply == ServedCompletion(None, "4", "stop", 7, 11)
+    assert reply == Completion(None, "4", "stop", 7, 11)
 
 
 def test_length_during_thinking_keeps_the_reasoning(serve: Serve) -> None:
     reply = reply_to(serve(answer(None, finish="length", reasoning="2+2=")))
-    assert reply == ServedCompletion("2+2=", "", "length", 7, 11)
+    assert reply == Completion("2+2=", "", "length", 7, 11)
 
 
 def test_content_filter_is_kept(serve: Serve) -> None:
     reply = reply_to(serve(answer(None, finish="content_filter")))
-    assert reply == ServedCompletion(None, "", "content_filter", 7, 11)
+    assert reply == Completion(None, "", "content_filter", 7, 11)
 
 
 def test_served_name_and_id_are_kept(serve: Serve) -> None:
     reply = reply_to(serve())
-    assert isinstance(reply, ServedCompletion)
+    assert isinstance(reply, Completion)
     assert (reply.served_name, reply.provider_id, reply.counted) == ("served/model", "call-0", True)
 
 
@@ -202,7 +201,7 @@ def test_served_name_and_id_are_kept(serve: Serve) -> None:
 )
 def test_usage_missing_or_odd_is_zero_and_says_so(serve: Serve, usage: object) -> None:
     reply = reply_to(serve(answer(usage=usage)))
-    assert isinstance(reply, ServedCompletion)
+    assert isinstance(reply, Completion)
     assert (reply.prompt_tokens, reply.completion_tokens, reply.counted) == (0, 0, False)
 
 

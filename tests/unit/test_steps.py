@@ -243,6 +243,13 @@ domains:
         table, _ = asked("x?", draws=1, reply=reply)
         assert rows(table, "answer", "finish_reason") == [{"answer": "", "finish_reason": "length"}]
 
+    def test_half_a_surrogate_pair_is_shown_as_a_question_mark(self, asked):
+        def reply(request):
+            return Completion("hm \ud83d", "4 \ud83d", "stop", 3, 4)
+
+        table, _ = asked("x?", draws=1, reply=reply)
+        assert rows(table, "reasoning", "answer") == [{"reasoning": "hm ?", "answer": "4 ?"}]
+
     def test_model_is_not_opened_when_the_ledger_has_everything(self, asked, kitchen, tmp_path):
         asked("x?", draws=2)
         (artifact,) = (kitchen.root / "artifacts" / "answer").iterdir()

@@ -16,7 +16,6 @@ from itertools import chain, islice
 from stillroom.errors import ModelError, StoreError
 from stillroom.models.chat import ChatModel, Failure, Reply, Request
 from stillroom.models.ledger import Ledger
-from stillroom.models.served import ServedCompletion
 
 OnReply = Callable[[Request, Reply], None]
 
@@ -220,7 +219,7 @@ class _Purchase:
             self.failures_in_row.clear()
             bought.prompt_tokens += reply.prompt_tokens
             bought.completion_tokens += reply.completion_tokens
-            bought.uncounted += isinstance(reply, ServedCompletion) and not reply.counted
+            bought.uncounted += not reply.counted
             bought.without_reasoning += reply.reasoning is None
         if self._on_reply is not None:
             self._on_reply(request, reply)

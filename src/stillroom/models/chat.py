@@ -6,7 +6,7 @@ and iterates over replies; concurrency, batching, retries and protocols stay beh
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
 from typing import Literal, Protocol
@@ -64,11 +64,20 @@ class Request:
         content = [
             self.model,
             [[m.role, m.content] for m in self.messages],
-            [self.sampling.temperature, self.sampling.top_p, self.sampling.max_tokens],
+            [
+                _number(self.sampling.temperature),
+                _number(self.sampling.top_p),
+                self.sampling.max_tokens,
+            ],
             self.draw,
         ]
         canonical = json.dumps(content, ensure_ascii=True, separators=(",", ":"))
         return blake2b(canonical.encode(), digest_size=16).digest()
+
+
+def _number(value: float | None) -> float | None:
+    """Write 1 as 1.0 and -0.0 as 0.0, so that equal settings have equal keys."""
+    return None if value is None else float(value) + 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +90,13 @@ class Completion:
         finish_reason: ``stop``, or ``length`` when max_tokens cut it, or ``content_filter``.
         prompt_tokens: Tokens of the prompt, as the server counted them.
         completion_tokens: Tokens of the completion, thinking included.
+        served_name: The model that the server says answered; may be finer than the frozen name.
+        provider_id: The server's own id of the call, for questions about a bill.
+        counted: Whether the server sent token counts. Without them both counts are 0, and sums
+            over such completions are lower bounds.
+
+    What a server says of itself is no part of what the model wrote: two completions are equal
+    without it.
     """
 
     reasoning: str | None
@@ -88,6 +104,9 @@ class Completion:
     finish_reason: FinishReason
     prompt_tokens: int
     completion_tokens: int
+    served_name: str | None = field(default=None, compare=False)
+    provider_id: str | None = field(default=None, compare=False)
+    counted: bool = field(default=True, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -27,7 +27,6 @@ import zstandard
 
 from stillroom.errors import StoreError
 from stillroom.models.chat import Completion, Failure, Reply, Request
-from stillroom.models.served import ServedCompletion
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x5354494C  # "STIL", so that `file` and we can tell a ledger from other databases
@@ -346,7 +345,7 @@ class Ledger:
                     (key, model, reply.reason, reply.message.encode("utf-8", "replace").decode()),
                 )
             else:
-                counted = not isinstance(reply, ServedCompletion) or reply.counted
+                counted = reply.counted
                 tokens = (reply.prompt_tokens, reply.completion_tokens) if counted else (None, None)
                 payload = db.execute("INSERT INTO payload (body) VALUES (?)", (body,)).lastrowid
                 db.execute(
@@ -542,8 +541,7 @@ class Ledger:
         with self._lock:
             text = self._decompress(body).decode("utf-8", "surrogatepass")
         fields = {"reasoning": None, **json.loads(text)}
-        make: Callable[..., Completion] = ServedCompletion if "counted" in fields else Completion
-        return make(**fields)
+        return Completion(**fields)
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:

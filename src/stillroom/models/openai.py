@@ -30,7 +30,6 @@ import aiohttp
 
 from stillroom.errors import ModelError
 from stillroom.models.chat import Completion, Failure, FinishReason, Reply, Request
-from stillroom.models.served import ServedCompletion
 from stillroom.text.think import split_thinking
 
 _ATTEMPTS = 5
@@ -534,7 +533,7 @@ class _BadReplyError(Exception):
     """A body that came with 200 is not a completion."""
 
 
-def _parse(body: bytes, *, starts_in_thinking: bool) -> ServedCompletion:
+def _parse(body: bytes, *, starts_in_thinking: bool) -> Completion:
     """Read a chat completion into its normal form.
 
     Raises:
@@ -573,7 +572,7 @@ def _parse(body: bytes, *, starts_in_thinking: bool) -> ServedCompletion:
     prompt_tokens: Any = counts.get("prompt_tokens")
     completion_tokens: Any = counts.get("completion_tokens")
     counted = all(type(count) is int and count >= 0 for count in (prompt_tokens, completion_tokens))
-    return ServedCompletion(
+    return Completion(
         reasoning=None if reasoning is None else _well_formed(reasoning),
         answer=_well_formed(answer),
         finish_reason=finish_reason,

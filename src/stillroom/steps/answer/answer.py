@@ -147,7 +147,7 @@ class Answer(Step):
             on_reply=tell,
             reasoning=bool(self.spec.reasoning),
         )
-        rt.tick(Tick(rows=bought.reused, reused=bought.reused))
+        rt.tick(Tick(rows=bought.reused + bought.settled, reused=bought.reused))
         for part, (index, start, n) in todo:
             frame = table.frame(index, "id", "question").slice(start, n)
             rows, lost = self._rows(frame, copies, ledger)
@@ -198,8 +198,8 @@ class Answer(Step):
                     question_id,
                     draw,
                     request.model,
-                    reply.reasoning,
-                    reply.answer,
+                    _writable(reply.reasoning),
+                    _writable(reply.answer),
                     reply.finish_reason,
                     reply.prompt_tokens,
                     reply.completion_tokens,
@@ -223,3 +223,8 @@ class _OnFirstUse:
         iterator = iter(requests)
         for first in iterator:
             yield from self._open().complete(chain([first], iterator))
+
+
+def _writable(text: str | None) -> str | None:
+    """Show half a surrogate pair, which a model can emit, as a question mark: UTF-8 has none."""
+    return None if text is None else text.encode("utf-8", "replace").decode()
