@@ -265,6 +265,8 @@ domains:
         source = file(tmp_path, "a", "x?", "y?")
         (_, planned) = kitchen.plan(self.RECIPE.format(source=source, draws=16))
         assert (planned.calls.wanted, planned.calls.missing) == (32, 24)
+        # The fake model wrote 10, 11, 12 and 13 tokens for the four draws of a question.
+        assert (planned.calls.tokens, planned.calls.bound) == (round(11.5 * 24), False)
         assert planned.why == ("draws 4 → 16",)
 
     def test_answers_keep_their_questions_columns(self, asked):

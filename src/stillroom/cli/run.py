@@ -78,9 +78,11 @@ def plan(
     with _runtime(store_path, loaded, models_path, sources, workers) as (store, rt):
         planned = make_plan(loaded, store=store, rt=rt)
     grid = Grid(box=None, pad_edge=False)
-    for name, justify in (("step", "left"), ("state", "left"), ("rows", "right"),
-                          ("calls to buy", "right"), ("why", "left")):  # fmt: skip
-        grid.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]  # a literal
+    grid.add_column("step", overflow="fold")
+    grid.add_column("state")
+    for name in ("rows", "calls to buy", "tokens"):
+        grid.add_column(name, justify="right")
+    grid.add_column("why", overflow="fold")
     for step in planned:
         grid.add_row(*(Text(cell) for cell in _cells(step)))
     console.print(grid)
@@ -88,12 +90,17 @@ def plan(
     console.print(Text(f"{len(planned) - len(todo)} of {len(planned)} steps are in the store."))
 
 
-def _cells(planned: Planned) -> tuple[str, str, str, str, str]:
+def _cells(planned: Planned) -> tuple[str, str, str, str, str, str]:
     rows = "" if planned.rows is None else f"{planned.rows:,}"
-    calls = ""
+    calls = tokens = ""
     if planned.calls is not None:
         calls = f"{planned.calls.missing:,} of {planned.calls.wanted:,}"
-    return planned.path, planned.state, rows, calls, "; ".join(planned.why)
+        sign = "≤" if planned.calls.bound else "~"
+        if planned.calls.tokens is not None:
+            tokens = f"{sign}{planned.calls.tokens:,}"
+        if planned.calls.usd:
+            tokens += f" {sign}${planned.calls.usd:,.2f}"
+    return planned.path, planned.state, rows, calls, tokens, "; ".join(planned.why)
 
 
 @contextlib.contextmanager

@@ -221,11 +221,18 @@ class Calls:
         model: Frozen model name.
         wanted: Completions in all.
         missing: Those that the ledger lacks.
+        tokens: Completion tokens to expect for the missing ones: by the mean of what this model
+            wrote so far, or else at most, by its ``max_tokens``. None if neither is known.
+        usd: Their price, prompts left out; None if it is unknown.
+        bound: Whether ``tokens`` and ``usd`` are upper bounds.
     """
 
     model: str
     wanted: int
     missing: int
+    tokens: int | None = None
+    usd: float | None = None
+    bound: bool = False
 
 
 Shardwise = Callable[[pl.DataFrame], pl.DataFrame]

@@ -99,7 +99,7 @@ class Answer(Step):
         ]
 
     def calls(self, inputs: Sequence[Table], rt: Runtime) -> Calls:
-        """Count the draws, and those that the ledger lacks."""
+        """Count the draws, those that the ledger lacks, and the tokens to expect of them."""
         (table,) = inputs
         ledger = rt.ledger()
         copies = self._copies(table)
@@ -107,7 +107,20 @@ class Answer(Step):
         for frame in table.frames("id", "question"):
             keys = [r.key for i, q in frame.iter_rows() for r in self.requests(q, copies.get(i, 0))]
             missing += len(ledger.missing(keys))
-        return Calls(self.spec.name, table.height * self.draws, missing)
+        past = ledger.stats().by_model.get(self.spec.name)
+        each: float | None = self.spec.max_tokens
+        if past and past.completions > past.uncounted:
+            each = past.completion_tokens / (past.completions - past.uncounted)
+        tokens = None if each is None else round(each * missing)
+        price = rt.models.prices(self.spec.name) if missing else None
+        return Calls(
+            model=self.spec.name,
+            wanted=table.height * self.draws,
+            missing=missing,
+            tokens=tokens,
+            usd=price.usd(0, tokens) if price and tokens is not None else None,
+            bound=not past,
+        )
 
     def _parts(self, table: Table) -> Iterator[tuple[int, int, int]]:
         """Split shards of questions into parts of about `SHARD` answers: shard, start, length."""
