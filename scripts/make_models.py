@@ -197,8 +197,7 @@ class Spec:
     purpose: str
     config: ModelConfig
     mixture: Mixture
-    phases: tuple[TrainSettings, ...]
-    """Each goes on from the weights of the one before, rounded to bfloat16, with new rows."""
+    settings: TrainSettings
 
 
 SPECS = {
@@ -206,27 +205,18 @@ SPECS = {
         purpose="The embedded teacher. It answers questions of the task families, mostly right.",
         config=ModelConfig(VOCABULARY, 128, 352, 5, 4, max_position_embeddings=LONGEST),
         mixture=TEACHING,
-        phases=(
-            # A high rate first, left before it has fallen far.
-            TrainSettings(
-                steps=20000, stop=6000, tokens_per_step=2048, muon_lr=6e-3, adam_lr=3e-3,
-                warmup_share=0.005, decay="linear", decay_share=0.8, seed=1,
-            ),
-            TrainSettings(
-                steps=11500, tokens_per_step=2048, muon_lr=5e-3, adam_lr=2.5e-3,
-                warmup_share=0.005, decay="linear", seed=11,
-            ),
+        settings=TrainSettings(
+            steps=18000, tokens_per_step=2048, muon_lr=6e-3, adam_lr=3e-3,
+            warmup_share=0.005, decay="linear", decay_share=0.8, seed=1,
         ),
     ),
     "novice-1": Spec(
         purpose="A clearly weaker teacher, for comparing teachers: a smaller model, trained less.",
         config=ModelConfig(VOCABULARY, 96, 272, 4, 3, max_position_embeddings=LONGEST),
         mixture=TEACHING,
-        phases=(
-            TrainSettings(
-                steps=4000, tokens_per_step=2048, muon_lr=6e-3, adam_lr=3e-3,
-                warmup_share=0.02, decay="linear", decay_share=0.8, seed=2,
-            ),
+        settings=TrainSettings(
+            steps=4000, tokens_per_step=2048, muon_lr=6e-3, adam_lr=3e-3,
+            warmup_share=0.02, decay="linear", decay_share=0.8, seed=2,
         ),
     ),
     "base-1": Spec(
@@ -239,11 +229,9 @@ SPECS = {
             prompts={None: 1.0},
             unprompted={CAREFUL: 0.4, PLAN: 0.3, BRIEF: 0.3},
         ),
-        phases=(
-            TrainSettings(
-                steps=2500, tokens_per_step=2048, muon_lr=6e-3, adam_lr=3e-3,
-                warmup_share=0.02, decay="linear", decay_share=0.8, seed=3,
-            ),
+        settings=TrainSettings(
+            steps=2500, tokens_per_step=2048, muon_lr=6e-3, adam_lr=3e-3,
+            warmup_share=0.02, decay="linear", decay_share=0.8, seed=3,
         ),
     ),
 }  # fmt: skip
@@ -252,20 +240,18 @@ SPECS = {
 def make_model(spec: Spec, tokenizer: Tokenizer, directory: Path) -> float:
     """Train one model from nothing, write its directory without a card, return CPU-seconds."""
     model = Qwen2(spec.config)
-    model.initialise(spec.phases[0].seed)
+    model.initialise(spec.settings.seed)
 
     def report(step: int, loss: float, cpu_s: float) -> None:
         print(f"  step {step}, loss {loss:.4f}, {cpu_s / 60:.1f} CPU-minutes", flush=True)
 
-    records = []
-    for settings in spec.phases:
-        rows = training_rows(tokenizer, spec.mixture, settings.seed)
-        records.append(train(model, rows, settings, report=report))
-        write_model(model, tokenizer, directory)
-        model = load_model(directory)
-    text = json.dumps([asdict(record) for record in records], indent=1)
+    rows = training_rows(tokenizer, spec.mixture, spec.settings.seed)
+    record = train(model, rows, spec.settings, report=report)
+    write_model(model, tokenizer, directory)
+    # The card shows a note, where weights were not made by one clean run of this script.
+    text = json.dumps({"note": None, "runs": [asdict(record)]}, indent=1)
     (directory / "training.json").write_text(text + "\n", "utf-8")
-    return sum(record.cpu_s for record in records)
+    return record.cpu_s
 
 
 class Setting(NamedTuple):
@@ -384,13 +370,27 @@ def _distinct(rows: list[list[Completion]]) -> float:
     return sum(shares) / len(shares)
 
 
+def headline_of(spec: Spec, grades: Grades) -> Setting:
+    """Return the greedy setting that a card shows in full: careful where that was taught."""
+    style = CAREFUL if CAREFUL in spec.mixture.prompts else None
+    return next(s for s in grades.settings if (s.style, s.temperature) == (style, 0.0))
+
+
 def write_card(name: str, directory: Path, grades: Grades) -> None:
     """Write README.md: what the model is, how good, what for and what not for."""
     spec = SPECS[name]
-    records = json.loads((directory / "training.json").read_text("utf-8"))
+    training = json.loads((directory / "training.json").read_text("utf-8"))
+    records = training["runs"]
     parameters = sum(p.numel() for p in load_model(directory).parameters())
     size = (directory / "model.safetensors").stat().st_size
     shape = spec.config
+    headline = headline_of(spec, grades)
+    prompting = (
+        "A system prompt chooses the style of thinking; without one, the model mixes the styles."
+        if headline.style
+        else "It never saw a system prompt in training and mixes the styles of thinking; the system "
+        "prompts of the teachers only confuse it."
+    )
     lines = [
         f"# {name}",
         "",
@@ -403,8 +403,7 @@ def write_card(name: str, directory: Path, grades: Grades) -> None:
         f"Prompt and answer together have at most {shape.max_position_embeddings} tokens.",
         "",
         "The model thinks between `<think>` and `</think>` and ends with "
-        "`The answer is \\boxed{...}.` A system prompt chooses the style of thinking; "
-        "without one, the model mixes the styles.",
+        f"`The answer is \\boxed{{...}}.` {prompting}",
         "",
         "| style | system prompt |",
         "| --- | --- |",
@@ -418,17 +417,16 @@ def write_card(name: str, directory: Path, grades: Grades) -> None:
         f"up to {50 / PER_CELL**0.5:.0f} percent, of a family {50 / (5 * PER_CELL) ** 0.5:.0f}, of "
         f"a whole column {50 / (60 * PER_CELL) ** 0.5:.1f}.",
         "",
-        "Careful style, greedy, percent right by level:",
+        f"{headline.style or 'No system prompt'}, greedy, percent right by level:".capitalize(),
         "",
         "| family | domain | 1 | 2 | 3 | 4 | 5 | all |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
-    first = grades.settings[0]
     for family, kind in FAMILIES.items():
-        cells = " | ".join(_percent(first.share(family, level)) for level in LEVELS)
-        lines.append(f"| {family} | {kind.domain} | {cells} | {_percent(first.share(family))} |")
-    cells = " | ".join(_percent(first.share(level=level)) for level in LEVELS)
-    lines += [f"| **all** |  | {cells} | **{_percent(first.share())}** |", ""]
+        cells = " | ".join(_percent(headline.share(family, level)) for level in LEVELS)
+        lines.append(f"| {family} | {kind.domain} | {cells} | {_percent(headline.share(family))} |")
+    cells = " | ".join(_percent(headline.share(level=level)) for level in LEVELS)
+    lines += [f"| **all** |  | {cells} | **{_percent(headline.share())}** |", ""]
     lines += [
         "By style and temperature, percent right:",
         "",
@@ -471,8 +469,9 @@ def write_card(name: str, directory: Path, grades: Grades) -> None:
         f"Last loss {records[-1]['losses'][-1]:.3f} nats per token. "
         "`training.json` holds the record.",
         "",
-        f"`python scripts/make_models.py {name} --overwrite` makes the same weights again on the "
-        "same machine.",
+        training["note"]
+        or f"`python scripts/make_models.py {name} --overwrite` makes the same weights again "
+        "on the same machine.",
         "",
         "## What it is for, and what not",
         "",
@@ -524,7 +523,8 @@ def main() -> None:
             print(f"{name}: {cpu_s / 60:.1f} CPU-minutes", flush=True)
         grades = grade(directory)
         write_card(name, directory, grades)
-        print(f"{name}: {100 * grades.settings[0].share():.1f}% careful, greedy", flush=True)
+        best = headline_of(SPECS[name], grades)
+        print(f"{name}: {100 * best.share():.1f}% right, greedy", flush=True)
 
 
 if __name__ == "__main__":

@@ -4,12 +4,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-import polars as pl
-
 from stillroom.run.keys import Asked, ask
 from stillroom.steps.base import Runtime, Step, Tick
 from stillroom.store.artifact import Artifact
-from stillroom.store.store import Store, Workshop
+from stillroom.store.store import Store
 from stillroom.store.table import Table
 
 
@@ -98,8 +96,7 @@ class Runner:
                 return workshop
             self.watcher.start(path, step, sum(t.height for t in tables) if tables else None)
             started = time.monotonic()
-            out = _Counting(workshop)
-            notes = step.run(tables, out, replace(self.rt, tick=tick))
+            notes = step.run(tables, workshop, replace(self.rt, tick=tick))
             shapes = [table.shape for table in tables]
             rows = step.DELTA == "rows"
             return workshop.finish(
@@ -109,7 +106,7 @@ class Runner:
                 delta=step.DELTA,
                 kind=step.check(shapes).kind if rows else None,
                 schema=step.writes(shapes),
-                n_shards=out.n_shards if rows else len(tables[0].shards),
+                n_shards=workshop.n_shards if rows else len(tables[0].shards),
                 measured={"seconds": round(time.monotonic() - started, 3), **totals.measured()},
                 notes=notes,
             )
@@ -145,27 +142,3 @@ class Totals:
             return {}
         counts = {"calls": self.calls, "reused": self.reused, "failed": self.failed}
         return {**counts, "completion_tokens": self.tokens, "usd": self.usd}
-
-
-@dataclass
-class _Counting:
-    """A workshop that remembers how many shards there are."""
-
-    workshop: Workshop
-    n_shards: int = 0
-
-    def has(self, shard: int) -> bool:
-        self.n_shards = max(self.n_shards, shard + 1)
-        return self.workshop.has(shard)
-
-    def write(
-        self,
-        shard: int,
-        data: pl.DataFrame | None,
-        *,
-        rows_in: int,
-        lost: pl.DataFrame | None = None,
-        parent: int | None = None,
-    ) -> None:
-        self.n_shards = max(self.n_shards, shard + 1)
-        self.workshop.write(shard, data, rows_in=rows_in, lost=lost, parent=parent)

@@ -17,7 +17,6 @@ import contextlib
 import fcntl
 import json
 import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -27,7 +26,7 @@ from typing import Any
 import polars as pl
 
 from stillroom.errors import StoreError
-from stillroom.rows import DROP, Kind, Schema
+from stillroom.rows import Kind, Schema
 from stillroom.store.artifact import MANIFEST, Artifact, Delta, Manifest, Shard, ShardFile
 from stillroom.store.digest import add_ids, column_digest, file_digest
 
@@ -145,11 +144,18 @@ class Workshop:
 
     Each shard is written beside its name, renamed, and then described by a small file of its
     own. A killed build goes on after the last described shard.
+
+    Attributes:
+        store: Where the artifact will stand.
+        step: Step name.
+        key: Key of the artifact.
+        n_shards: Shards that were asked for or written so far.
     """
 
     store: Store
     step: str
     key: str
+    n_shards: int = 0
 
     def __post_init__(self) -> None:
         """Make the directory, with what an earlier build left in it."""
@@ -159,6 +165,7 @@ class Workshop:
 
     def has(self, shard: int) -> bool:
         """Tell whether a shard was finished, now or before a kill."""
+        self.n_shards = max(self.n_shards, shard + 1)
         return self._note(shard).exists()
 
     def write(
@@ -179,6 +186,7 @@ class Workshop:
             lost: Drops of a step whose delta is rows: input that became no row.
             parent: Shard of the parent table, for answers.
         """
+        self.n_shards = max(self.n_shards, shard + 1)
         entry = Shard(
             data=self._write_file(f"{shard:05}.parquet", data),
             lost=self._write_file(f"{shard:05}.lost.parquet", lost),
@@ -263,20 +271,11 @@ class Workshop:
             sync(target.parent)
         return Artifact.load(target)
 
-    def discard(self) -> None:
-        """Throw the unfinished work away."""
-        shutil.rmtree(self.path, ignore_errors=True)
-
 
 def _read_note(path: Path) -> Shard:
     entry = json.loads(path.read_text())
     data, lost = (ShardFile(**f) if f else None for f in (entry["data"], entry["lost"]))
     return Shard(data, lost, entry["parent"], entry["rows_in"])
-
-
-def drops_frame() -> pl.DataFrame:
-    """Return no drops, with the columns that drops have."""
-    return pl.DataFrame(schema=dict(DROP))
 
 
 @contextlib.contextmanager

@@ -42,9 +42,6 @@ class TrainSettings:
     """What to do, apart from model and rows."""
 
     steps: int
-    """Length of the schedule."""
-    stop: int | None = None
-    """Leave after so many steps, with the schedule unfinished; None: go to its end."""
     tokens_per_step: int = 4096
     muon_lr: float = 4e-3
     adam_lr: float = 2e-3
@@ -110,11 +107,10 @@ def train(
     batches = _batches(rows, settings)
     every = max(1, settings.steps // 100)
     held: list[Tensor] = []
-    steps = settings.steps if settings.stop is None else settings.stop
-    for step in range(steps):
+    for step in range(settings.steps):
         batch = next(batches, None)
         if batch is None:
-            raise ValueError(f"rows ran dry at step {step} of {steps}")
+            raise ValueError(f"rows ran dry at step {step} of {settings.steps}")
         loss = _loss(worker, batch)
         torch.autograd.backward(loss)
         optimizer.step(_rate(step, settings))
@@ -123,7 +119,7 @@ def train(
         record.tokens += batch.n_tokens
         record.padded_tokens += batch.tokens.numel()
         record.rows += batch.n_rows
-        if len(held) == every or step + 1 == steps:
+        if len(held) == every or step + 1 == settings.steps:
             mean = float(torch.stack(held).mean())
             record.losses.append(round(mean, 4))
             held.clear()
