@@ -388,8 +388,8 @@ def write_card(name: str, directory: Path, grades: Grades) -> None:
     prompting = (
         "A system prompt chooses the style of thinking; without one, the model mixes the styles."
         if headline.style
-        else "It never saw a system prompt in training and mixes the styles of thinking; the system "
-        "prompts of the teachers only confuse it."
+        else "It never saw a system prompt in training and mixes the styles of thinking; the "
+        "system prompts of the teachers only confuse it."
     )
     lines = [
         f"# {name}",
