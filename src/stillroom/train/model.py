@@ -281,6 +281,7 @@ def save_weights(model: Qwen2, path: Path, *, dtype: torch.dtype = torch.bfloat1
         for name, parameter in model.named_parameters()
     }
     save_file(tensors, path, metadata={"format": "pt"})
+    path.chmod(0o644)  # safetensors makes private files
 
 
 def load_model(directory: Path) -> Qwen2:
