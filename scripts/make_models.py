@@ -112,6 +112,8 @@ class Mixture:
     """System prompt's style, or None for no system prompt, to weight."""
     unprompted: Mapping[str, float]
     """Style of the trace without a system prompt, to weight."""
+    noisy: float = 0.0
+    """Share of rows, 0 to 1, whose reasoning has one digit in ten replaced by a random one."""
 
 
 def chat_row(tokenizer: Tokenizer, system: str | None, question: str, completion: str) -> TokenRow:
@@ -125,6 +127,14 @@ def chat_row(tokenizer: Tokenizer, system: str | None, question: str, completion
 def completion_of(reasoning: str, answer: str) -> str:
     """Put reasoning and answer together as a model writes them."""
     return f"<think>\n{reasoning}\n</think>\n\n{answer}"
+
+
+def blurred(text: str, rng: random.Random) -> str:
+    """Replace one digit in ten by a random one."""
+    return "".join(
+        rng.choice("0123456789") if sign in "0123456789" and rng.random() < 0.1 else sign
+        for sign in text
+    )
 
 
 def training_rows(tokenizer: Tokenizer, mixture: Mixture, seed: int) -> Iterator[TokenRow]:
@@ -142,6 +152,9 @@ def training_rows(tokenizer: Tokenizer, mixture: Mixture, seed: int) -> Iterator
         asked = rng.choices(prompts, prompt_weights)[0]
         style = asked or rng.choices(styles, style_weights)[0]
         reasoning, answer = trace(item, style, seed=index)
+        noise = random.Random(f"noise/{seed}/{index}")
+        if noise.random() < mixture.noisy:
+            reasoning = blurred(reasoning, noise)
         system = SYSTEM_PROMPTS[asked] if asked else None
         yield chat_row(tokenizer, system, item.question, completion_of(reasoning, answer))
         index += 1
@@ -220,17 +233,19 @@ SPECS = {
         ),
     ),
     "base-1": Spec(
-        purpose="The base student of the proxy lab. It has learnt to write and to copy, and a "
-        "little to compute, so that what it is fed next shows.",
+        purpose="The base student of the proxy lab. It knows how the working goes and often gets "
+        "its digits wrong, because half of what it learnt from had wrong digits; so what it is fed "
+        "next shows quickly.",
         config=ModelConfig(VOCABULARY, 96, 272, 4, 3, max_position_embeddings=LONGEST),
         mixture=Mixture(
             families=dict.fromkeys(FAMILIES, 1.0),
-            levels={1: 2.0, 2: 1.0, 3: 1.0},
+            levels={1: 3.0, 2: 2.0, 3: 2.0, 4: 1.0, 5: 1.0},
             prompts={None: 1.0},
             unprompted={CAREFUL: 0.4, PLAN: 0.3, BRIEF: 0.3},
+            noisy=0.5,
         ),
         settings=TrainSettings(
-            steps=2500, tokens_per_step=2048, muon_lr=6e-3, adam_lr=3e-3,
+            steps=4500, tokens_per_step=2048, muon_lr=6e-3, adam_lr=3e-3,
             warmup_share=0.02, decay="linear", decay_share=0.8, seed=3,
         ),
     ),
