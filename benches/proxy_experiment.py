@@ -3,11 +3,11 @@
     python benches/proxy_experiment.py [--seeds 3] [--recipes verified,unfiltered,...]
 
 One experiment fine-tunes the base student on about 2,400 rows (500 steps of 1,024 tokens) and
-grades it on 540 held-out questions, twice each at temperature 0.7. A seed changes the drawn questions, the
-teacher's sampling, the order of rows and the sampling of the evaluation; base, teachers and the
-evaluation questions stay as they are, so the noise printed here is too small for claims beyond
-them. Prints accuracy and its standard deviation over seeds for each recipe, the ratio of the spread
-between recipes to that noise, and the CPU-seconds of one experiment on one core.
+grades it on 540 held-out questions, twice each at temperature 0.7. A seed changes the drawn
+questions, the teacher's sampling, the order of rows and the sampling of the evaluation; base,
+teachers and the evaluation questions stay as they are, so the noise printed here is too small for
+claims beyond them. Prints accuracy and its standard deviation over seeds for each recipe, the ratio
+of the spread between recipes to that noise, and the CPU-seconds of one experiment on one core.
 """
 
 import argparse
