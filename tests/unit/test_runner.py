@@ -1,12 +1,17 @@
 """Keys, reuse, early cut-off, and plans that say why."""
 
 import json
+import os
 import shutil
 
 import pytest
 from tests.kitchen import Kitchen, drops, rows
 
 from stillroom.errors import StoreError
+from stillroom.recipe.load import read_recipe
+from stillroom.recipe.make import make
+from stillroom.run.runner import Built, Watcher
+from stillroom.store.gc import find_garbage
 
 QUESTIONS = [
     {"question": "What is 2+2?", "reference": "4", "level": 1},
@@ -144,3 +149,37 @@ def test_missing_manifest_is_named(kitchen):
     manifest.unlink()
     with pytest.raises(StoreError, match=r"no manifest\.json in a committed artifact"):
         kitchen.run(recipe())
+
+
+def test_gc_spares_what_a_run_under_way_has_made(tmp_path):
+    text = "name: r\ndomains: {math: [{source: {shipped: word_problems}}, {dedup: exact}]}\n"
+    work = Kitchen(tmp_path / "store")
+    garbage = []
+
+    class Collector(Watcher):
+        def done(self, built: Built) -> None:
+            garbage.extend(find_garbage(work.store).artifacts)
+
+    make(
+        read_recipe(text), text=text, store=work.store, rt=work.runtime, out=tmp_path / "out",
+        watcher=Collector(),
+    )  # fmt: skip
+    assert garbage == []
+    assert len(list(work.store.artifacts())) == 2
+
+
+def test_kill_before_the_artifact_is_published_keeps_its_shards(kitchen, monkeypatch):
+    def killed(self, target):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.rename", lambda s, t: killed(s, t) if s.is_dir() else
+                      os.rename(s, t))  # noqa: PTH104  # fmt: skip
+        with pytest.raises(KeyboardInterrupt):
+            kitchen.run(recipe())
+    (workshop,) = (kitchen.root / "building").iterdir()
+    shards = {p.name: p.stat().st_mtime_ns for p in workshop.glob("*.parquet")}
+    kitchen.run(recipe())
+    (artifact,) = (kitchen.root / "artifacts" / "source").iterdir()
+    assert {p.name: p.stat().st_mtime_ns for p in artifact.glob("*.parquet")} == shards
+    assert sorted(p.suffix for p in artifact.iterdir() if p.name != "manifest.json") == [".parquet"]

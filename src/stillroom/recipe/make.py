@@ -1,13 +1,13 @@
 """Making a dataset from a recipe, and planning it: the two ways to walk the pipeline."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from stillroom.recipe.form import Recipe
 from stillroom.recipe.pipeline import walk
 from stillroom.run.planner import Planned, Planner
-from stillroom.run.runner import At, Built, Runner, Watcher, after
+from stillroom.run.runner import Built, Runner, Watcher, after
 from stillroom.steps.base import Runtime
 from stillroom.steps.export.export import Summary, write_dataset
 from stillroom.steps.export.facts import Stage
@@ -53,15 +53,16 @@ def make(
     Raises:
         StillroomError: If a step cannot be done; what was done before is in the store.
     """
-    runner = Runner(store, rt, watcher or Watcher())
-    ends: dict[str, At] = {}
-    try:
-        ends = walk(recipe.bound(), runner)
-    finally:
-        record = read_paths(store, recipe.name) if not ends else {}
-        for built in runner.built:
-            record[built.path] = built
-        store.write_record(recipe.name, _record(text, record))
+    # Until the run is through, the record holds what the last run used and what this one has made.
+    seen = read_paths(store, recipe.name)
+
+    def remember(built: Built) -> None:
+        seen[built.path] = built
+        store.write_record(recipe.name, _record(text, seen.values()))
+
+    runner = Runner(store, rt, watcher or Watcher(), remember)
+    ends = walk(recipe.bound(), runner)
+    store.write_record(recipe.name, _record(text, runner.built))
     stages = [Stage(b.path, b.artifact.manifest.step, b.artifact.manifest) for b in runner.built]
     summary = write_dataset(
         out,
@@ -84,15 +85,15 @@ def plan(recipe: Recipe, *, store: Store, rt: Runtime) -> list[Planned]:
     return planner.planned
 
 
-def _record(text: str, built: Mapping[str, Built]) -> dict[str, object]:
+def _record(text: str, built: Iterable[Built]) -> dict[str, object]:
     steps = [
         {
-            "path": path,
+            "path": b.path,
             "step": b.artifact.manifest.step,
             "key": b.artifact.manifest.key,
             "inputs": list(b.inputs),
         }
-        for path, b in built.items()
+        for b in built
     ]
     return {"recipe": text, "steps": steps}
 

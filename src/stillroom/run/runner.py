@@ -1,7 +1,7 @@
 """The Runner: finds or builds the artifact of a step, and returns the table that it makes."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from stillroom.run.keys import Asked, ask
@@ -60,12 +60,14 @@ class Runner:
         store: Where artifacts are found and kept.
         rt: Where and how steps run.
         watcher: Hears of progress.
+        remember: Told of each step as soon as it is there, so that `gc` spares it.
         built: All steps so far, in the order in which they ran.
     """
 
     store: Store
     rt: Runtime
     watcher: Watcher = field(default_factory=Watcher)
+    remember: Callable[[Built], None] = lambda built: None
     built: list[Built] = field(default_factory=list)
 
     def __call__(self, path: str, step: Step, inputs: Sequence[At]) -> At:
@@ -78,6 +80,7 @@ class Runner:
             artifact = self._build(path, step, tables, asked)
         built = Built(path, artifact, tuple(at.path for at in inputs), cached)
         self.built.append(built)
+        self.remember(built)
         self.watcher.done(built)
         return At(path, after(tables, artifact))
 

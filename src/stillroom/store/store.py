@@ -205,6 +205,8 @@ class Workshop:
             frame.write_parquet(
                 partial, compression="zstd", compression_level=1, row_group_size=ROW_GROUP
             )
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
             partial.rename(path)
         return ShardFile(
             name=name,
@@ -260,15 +262,14 @@ class Workshop:
         )
         target = self.store.path(self.step, self.key)
         with disk_errors(target):
-            for note in self.path.glob("*.json"):
-                note.unlink()
-            for leftover in self.path.glob("*.partial"):
-                leftover.unlink()
             write_synced(self.path / MANIFEST, manifest.to_json())
             sync(self.path)
             target.parent.mkdir(parents=True, exist_ok=True)
             self.path.rename(target)
             sync(target.parent)
+            # The notes go last: a kill before the rename leaves a workshop with all its shards.
+            for leftover in (*target.glob("[0-9]*.json"), *target.glob("*.partial")):
+                leftover.unlink()
         return Artifact.load(target)
 
 
