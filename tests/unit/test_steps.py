@@ -269,6 +269,15 @@ domains:
         assert (planned.calls.tokens, planned.calls.bound) == (round(11.5 * 24), False)
         assert planned.why == ("draws 4 → 16",)
 
+    def test_plan_bounds_what_a_waiting_step_would_buy(self, asked, kitchen):
+        kitchen.models = FakeModels(FakeModel())
+        text = self.RECIPE.format(source="source: {procedural: {n: 500}}", draws=4)
+        text = text.replace("    - answer", "    - take: 30\n    - answer")
+        (*_, taken, planned) = kitchen.plan(text)
+        assert (taken.state, taken.at_most) == ("waiting", 30)
+        assert (planned.state, planned.at_most, planned.calls.wanted) == ("waiting", 120, 120)
+        assert planned.calls.bound
+
     def test_answers_keep_their_questions_columns(self, asked):
         table, _ = asked({"question": "x?", "reference": "2", "n": 5})
         assert rows(table, "draw", "reference", "n") == [

@@ -92,9 +92,13 @@ def plan(
 
 def _cells(planned: Planned) -> tuple[str, str, str, str, str, str]:
     rows = "" if planned.rows is None else f"{planned.rows:,}"
+    if planned.rows is None and planned.at_most is not None:
+        rows = f"≤{planned.at_most:,}"
     calls = tokens = ""
     if planned.calls is not None:
         calls = f"{planned.calls.missing:,} of {planned.calls.wanted:,}"
+        if planned.state == "waiting":
+            calls = f"≤{planned.calls.wanted:,}"
         sign = "≤" if planned.calls.bound else "~"
         if planned.calls.tokens is not None:
             tokens = f"{sign}{planned.calls.tokens:,}"

@@ -28,6 +28,7 @@ class Planned:
         step: The step.
         state: ``cached``, ``to build`` or ``waiting``.
         rows: Rows after it, where they are known.
+        at_most: A bound on them, where they are not.
         calls: Completions that it would ask for, where they are known.
         why: Why it is not cached, a phrase each.
         table: The table after it, if cached.
@@ -37,6 +38,7 @@ class Planned:
     step: Step
     state: State
     rows: int | None = None
+    at_most: int | None = None
     calls: Calls | None = None
     why: tuple[str, ...] = ()
     table: Table | None = None
@@ -65,21 +67,25 @@ class Planner:
         return planned
 
     def _plan(self, path: str, step: Step, inputs: Sequence[Planned]) -> Planned:
+        bounds = [i.at_most if i.rows is None else i.rows for i in inputs]
+        at_most = step.at_most(bounds)
         missing = [i.path for i in inputs if i.table is None]
         if missing:
-            return Planned(path, step, "waiting", why=(f"after {', '.join(missing)}",))
+            after_these = (f"after {', '.join(missing)}",)
+            calls = None if bounds[0] is None else step.calls_at_most(bounds[0], self.rt)
+            return Planned(path, step, "waiting", at_most=at_most, calls=calls, why=after_these)
         tables = [i.table for i in inputs if i.table is not None]
         try:
             asked = ask(step, tables, self.rt)
         except SourceError as error:
-            return Planned(path, step, "to build", why=(str(error),))
+            return Planned(path, step, "to build", at_most=at_most, why=(str(error),))
         artifact = self.store.find(step.STEP, asked.key)
         if artifact is not None:
             table = after(tables, artifact)
             return Planned(path, step, "cached", rows=table.height, table=table)
         calls = step.calls(tables, self.rt)
         why = explain(asked, self.before.get(path))
-        return Planned(path, step, "to build", calls=calls, why=why)
+        return Planned(path, step, "to build", at_most=at_most, calls=calls, why=why)
 
 
 def explain(asked: Asked, before: Manifest | None) -> tuple[str, ...]:

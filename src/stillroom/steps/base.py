@@ -208,8 +208,21 @@ class Step(BaseModel, ABC):
             Notes for the manifest: what a reader of the dataset card should know.
         """
 
+    def at_most(self, rows: Sequence[int | None]) -> int | None:
+        """Bound the rows after this step; None if nothing is known.
+
+        Args:
+            rows: For each input, its rows or a bound on them.
+        """
+        (before,) = rows
+        return before
+
     def calls(self, inputs: Sequence[Table], rt: Runtime) -> "Calls | None":
         """Count the completions that a run would ask for; None if it asks no model."""
+        return None
+
+    def calls_at_most(self, rows: int, rt: Runtime) -> "Calls | None":
+        """Bound the completions for so many input rows; None if it asks no model."""
         return None
 
 

@@ -30,3 +30,8 @@ def place(per: str | None) -> pl.Expr:
     """Number rows from 0 in the order in which they stand, anew for each value of ``per``."""
     number = pl.int_range(pl.len())
     return number.over(per) if per else number
+
+
+def smallest(*numbers: int | None) -> int | None:
+    """Return the smallest number that is known; None if none is."""
+    return min((n for n in numbers if n is not None), default=None)

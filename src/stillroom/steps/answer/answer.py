@@ -6,6 +6,7 @@ out of the ledger. A run that is killed has lost nothing: what was bought is in 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any, ClassVar, Self
 
@@ -107,7 +108,19 @@ class Answer(Step):
         for frame in table.frames("id", "question"):
             keys = [r.key for i, q in frame.iter_rows() for r in self.requests(q, copies.get(i, 0))]
             missing += len(ledger.missing(keys))
-        past = ledger.stats().by_model.get(self.spec.name)
+        return self._calls(table.height * self.draws, missing, rt)
+
+    def at_most(self, rows: Sequence[int | None]) -> int | None:
+        """Know that each question gets its draws at most."""
+        return None if rows[0] is None else rows[0] * self.draws
+
+    def calls_at_most(self, rows: int, rt: Runtime) -> Calls:
+        """Bound the draws of so many questions."""
+        return replace(self._calls(rows * self.draws, rows * self.draws, rt), bound=True)
+
+    def _calls(self, wanted: int, missing: int, rt: Runtime) -> Calls:
+        """Estimate tokens and price by what the model wrote before, or bound them."""
+        past = rt.ledger().stats().by_model.get(self.spec.name)
         each: float | None = self.spec.max_tokens
         if past and past.completions > past.uncounted:
             each = past.completion_tokens / (past.completions - past.uncounted)
@@ -115,7 +128,7 @@ class Answer(Step):
         price = rt.models.prices(self.spec.name) if missing else None
         return Calls(
             model=self.spec.name,
-            wanted=table.height * self.draws,
+            wanted=wanted,
             missing=missing,
             tokens=tokens,
             usd=price.usd(0, tokens) if price and tokens is not None else None,

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stillroom.rows import Shape, dropped
 from stillroom.steps.base import Misfit, Out, Runtime, Step, Tick, write_drops
-from stillroom.steps.sampling import lottery, place
+from stillroom.steps.sampling import lottery, place, smallest
 from stillroom.store.artifact import Delta
 from stillroom.store.table import Table
 
@@ -91,6 +91,11 @@ class Keep(Step):
                     "expected a column of numbers"
                 )
         return shape
+
+    def at_most(self, rows: Sequence[int | None]) -> int | None:
+        """Know that no more than the top, or the lowest, stay."""
+        chosen = self.top if self.top is not None else self.lowest
+        return smallest(rows[0], None if self.per else chosen)
 
     def run(self, inputs: Sequence[Table], out: Out, rt: Runtime) -> list[str]:
         """Drop what does not meet the rule."""

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from stillroom.rows import Shape, dropped
 from stillroom.steps.base import Out, Runtime, Step, write_drops
-from stillroom.steps.sampling import lottery, place
+from stillroom.steps.sampling import lottery, place, smallest
 from stillroom.store.artifact import Delta
 from stillroom.store.table import Table
 
@@ -40,6 +40,10 @@ class Take(Step):
     def reads(self, shape: Shape) -> Sequence[str]:
         """Read the column to group by."""
         return (self.per,) if self.per else ()
+
+    def at_most(self, rows: Sequence[int | None]) -> int | None:
+        """Know that no more than n stay."""
+        return smallest(rows[0], None if self.per else self.n)
 
     def run(self, inputs: Sequence[Table], out: Out, rt: Runtime) -> list[str]:
         """Draw a number for each row and keep the smallest n."""

@@ -69,6 +69,11 @@ class Mix(Step):
         """Write the columns of all branches."""
         return self.check(shapes).columns
 
+    def at_most(self, rows: Sequence[int | None]) -> int | None:
+        """Add the branches up."""
+        known = [n for n in rows if n is not None]
+        return sum(known) if len(known) == len(rows) else None
+
     def run(self, inputs: Sequence[Table], out: Out, rt: Runtime) -> list[str]:
         """Order all ids first, then gather the rows of one shard after the other."""
         schema = self.writes([table.shape for table in inputs])

@@ -172,6 +172,11 @@ class Source(Step):
         generator = self.procedural or self.gym
         return {**QUESTION, **kept, **(generator.COLUMNS if generator else {})}
 
+    def at_most(self, rows: Sequence[int | None]) -> int | None:
+        """Know how many questions a generator makes."""
+        generator = self.procedural or self.gym
+        return generator.n if generator else None
+
     def run(self, inputs: Sequence[Table], out: Out, rt: Runtime) -> list[str]:
         """Read, name and write the questions."""
         schema = self.writes(())
