@@ -458,24 +458,6 @@ def test_error_in_the_requests_reaches_the_caller(serve: Serve) -> None:
         list(model(serve()).complete(requests()))
 
 
-@pytest.mark.parametrize("thrown", [KeyboardInterrupt, ModelError])
-def test_interrupted_engine_hands_over_what_it_received(
-    serve: Serve, thrown: type[BaseException]
-) -> None:
-    server = serve()
-    replies = model(server, concurrency=8).complete(asked(f"{i}?") for i in range(8))
-    got = [next(replies)]
-    server.wait_until(lambda s: s.total >= 1 and s.in_flight == 0)
-
-    def stop() -> None:
-        got.append(replies.throw(thrown("stop")))  # type: ignore[attr-defined]  # a generator
-        got.extend(replies)
-
-    with pytest.raises(thrown):
-        stop()
-    assert len({request.key for request, _ in got}) == len(got)
-
-
 # Keys
 
 
