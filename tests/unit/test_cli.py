@@ -60,6 +60,23 @@ def test_mistake_is_one_line_and_status_one(tmp_path, arguments, message):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_store_that_is_a_file_is_one_message(tmp_path):
+    (tmp_path / "file").touch()
+    done = stillroom("run", "quickstart", "--store", "file", cwd=str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr.startswith("file/recipes/quickstart.json: Not a directory. ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_unreadable_source_is_one_message(tmp_path):
+    (tmp_path / "q.jsonl").mkdir()
+    (tmp_path / "r.yaml").write_text("name: r\ndomains: {math: [{source: q.jsonl}]}\n")
+    done = stillroom("run", "r.yaml", cwd=str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr.startswith("q.jsonl: ")
+    assert done.stderr.count("\n") == 1
+
+
 def test_malformed_option_is_a_usage_error(tmp_path):
     done = stillroom("run", "quickstart", "--source", "oops", cwd=str(tmp_path))
     assert done.returncode == 2

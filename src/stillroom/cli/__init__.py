@@ -68,3 +68,10 @@ def main(arguments: list[str] | None = None) -> Any:
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:  # a disk, a path or a right that no step expected to fail
+        click.echo(
+            f"{error.filename or 'stillroom'}: {error.strerror or error}. "
+            "What was finished before is kept; mend this and run again.",
+            err=True,
+        )
+        sys.exit(1)
