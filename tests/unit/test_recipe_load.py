@@ -8,7 +8,7 @@ import yaml
 
 from stillroom.errors import RecipeError
 from stillroom.recipe.form import STEPS, Recipe
-from stillroom.recipe.load import load_recipe, read_recipe
+from stillroom.recipe.load import load_recipe, read_recipe, recipe_text
 from stillroom.recipe.schema import recipe_schema
 from stillroom.steps.answer.answer import Answer
 from stillroom.steps.base import ModelSpec
@@ -186,6 +186,11 @@ def test_schema_covers_every_step_and_field():
     words = schema["$defs"]["Step"]["properties"]
     assert set(words) == {*STEPS, "as"}
     assert set(schema["properties"]) == set(Recipe.model_fields)
+
+
+@pytest.mark.parametrize("name", ["quickstart", "real_math"])
+def test_schema_accepts_shipped_recipes(name):
+    jsonschema.validate(yaml.safe_load(recipe_text(name)), recipe_schema())
 
 
 def test_schema_accepts_the_good_recipe():

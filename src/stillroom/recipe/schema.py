@@ -21,22 +21,32 @@ SHORT: dict[str, dict[str, Any]] = {
 """What may stand behind a word instead of a mapping of fields."""
 
 
+TEXT, TEXTS = {"type": "string"}, {"type": "array", "items": {"type": "string"}}
+SHORT_FIELDS: dict[tuple[str, str], list[dict[str, Any]]] = {
+    ("Source", "question"): [TEXT],
+    ("Source", "reference"): [TEXT],
+    ("Source", "columns"): [TEXTS],
+    ("Decontaminate", "against"): [TEXT, TEXTS],
+}
+"""What may stand in a field beside what its type says."""
+
+
 def recipe_schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of a recipe file."""
     models = [(m, "validation") for m in (*STEPS.values(), ModelSpec, Export)]
     names, top = models_json_schema(models)  # type: ignore[arg-type]  # a list of pairs
     definitions = top["$defs"]
     words = {}
+    definitions["Source"]["properties"].pop("domain")
+    for (model, name), more in SHORT_FIELDS.items():
+        properties = definitions[model]["properties"]
+        properties[name] = {"anyOf": [properties[name], *more]}
     for word, step in STEPS.items():
         reference = names[step, "validation"]["$ref"].removeprefix("#/$defs/")
         fields = definitions[reference]
         fields["properties"].pop("as", None)
         if word == "mix":
             fields["properties"]["branches"] = SHORT["mix"]
-        if word == "source":
-            fields["properties"].pop("domain", None)
-            for name in ("question", "reference"):
-                fields["properties"][name] = {"anyOf": [{"type": "string"}, {"type": "array"}]}
         long: dict[str, Any] = {"$ref": f"#/$defs/{reference}"}
         words[word] = {"anyOf": [long, SHORT[word]]} if word in SHORT else long
     definitions["Chain"] = {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/Step"}}
