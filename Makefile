@@ -30,7 +30,7 @@ bench: $(DEV) ## speed and memory against peers and limits
 models: $(DEV) ## retrain the embedded models from nothing (refuses to overwrite)
 	$(BIN)/python scripts/make_models.py
 
-$(CORE): pyproject.toml setup.py $(wildcard src/stillroom/models/local/*.[ch])
+$(CORE): pyproject.toml setup.py $(shell find src -name '*.[ch]')
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install -q --disable-pip-version-check -e .
 	touch $@
