@@ -146,6 +146,39 @@ def test_max_tokens_rejected_is_renamed_and_remembered(serve: Serve) -> None:
     assert limits == [(9, None), (None, 9), (None, 9)]
 
 
+SCHEMA = '{"type":"object"}'
+
+
+def structured(question: str) -> Request:
+    return Request("m", (Message("user", question),), Sampling(), schema=SCHEMA)
+
+
+def test_schema_is_sent_as_a_response_format(serve: Serve) -> None:
+    server = serve()
+    list(model(server).complete([structured("2+2?"), asked("3+3?")]))
+    sent = {b["messages"][-1]["content"]: b.get("response_format") for b in server.bodies}
+    wanted = {"name": "reply", "strict": True, "schema": {"type": "object"}}
+    assert sent == {"2+2?": {"type": "json_schema", "json_schema": wanted}, "3+3?": None}
+
+
+@pytest.mark.parametrize(
+    "words", ["response_format is not supported", "Invalid json_schema", "no grammar backend"]
+)
+def test_schema_rejected_is_left_out_and_remembered(serve: Serve, words: str) -> None:
+    server = serve(rejecting("response_format", words))
+    labeller = model(server, concurrency=1)
+    for i in range(3):
+        [(_, reply)] = labeller.complete([structured(f"{i}?")])
+        assert isinstance(reply, Completion)
+    assert ["response_format" in body for body in server.bodies] == [True, False, False, False]
+
+
+def test_schema_enters_the_key_and_its_absence_does_not() -> None:
+    plain = Request("m", (Message("user", "2+2?"),), Sampling())
+    assert plain.key.hex() == "bfc6e8e05243feb22c0251217550811d"
+    assert structured("2+2?").key != plain.key
+
+
 # What is understood
 
 

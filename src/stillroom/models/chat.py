@@ -47,21 +47,24 @@ class Request:
         messages: The rendered conversation, system prompt included.
         sampling: How tokens are drawn.
         draw: Which sample of the same question this is, from 0.
+        schema: JSON Schema of the reply, as text. A server that can is told to keep to it; the
+            messages ask for it in words as well, for those that cannot.
     """
 
     model: str
     messages: tuple[Message, ...]
     sampling: Sampling
     draw: int = 0
+    schema: str | None = None
 
     @cached_property
     def key(self) -> bytes:
-        """Sixteen bytes: model, messages, sampling and draw, and nothing else.
+        """Sixteen bytes: model, messages, sampling, draw and schema, and nothing else.
 
         Where the model is served, who asks and when are not in it, so an answer once paid for
         serves every recipe, machine and process that asks the same.
         """
-        content = [
+        content: list[object] = [
             self.model,
             [[m.role, m.content] for m in self.messages],
             [
@@ -71,6 +74,8 @@ class Request:
             ],
             self.draw,
         ]
+        if self.schema is not None:
+            content.append(self.schema)
         canonical = json.dumps(content, ensure_ascii=True, separators=(",", ":"))
         return blake2b(canonical.encode(), digest_size=16).digest()
 

@@ -58,6 +58,7 @@ _TOO_LONG = re.compile(
 )
 _NO_MONEY = re.compile(r"insufficient.{0,3}(quota|credit|balance|funds)", re.I)
 _MODERATED = re.compile(r"moderation|flagged|content policy", re.I)
+_NO_SCHEMA = re.compile(r"response.?format|json.?schema|structured|guided|grammar|xgrammar", re.I)
 _KEYLIKE = re.compile(r"\b(sk|key|hf|gsk|xai)[-_][\w*.-]{6,}")
 
 T = TypeVar("T")
@@ -67,7 +68,8 @@ class OpenAIModel:
     """A model behind one or more servers of the same protocol.
 
     Each draw is sent with its own ``seed``, made from the request's key, so that draws differ on
-    servers that would otherwise repeat themselves. A server that rejects ``seed`` gets none.
+    servers that would otherwise repeat themselves. A server that rejects ``seed`` gets none; one
+    that rejects ``response_format`` is only asked in words.
     """
 
     def __init__(
@@ -499,10 +501,12 @@ class _Dialect:
     Attributes:
         seed: Whether it takes ``seed``.
         limit: Its name for the completion token limit.
+        schema: Whether it takes ``response_format``. Replies are read the same way where not.
     """
 
     seed: bool = True
     limit: str = "max_tokens"
+    schema: bool = True
 
     def payload(self, request: Request, model: OpenAIModel) -> bytes:
         """Write the JSON body that asks for a request."""
@@ -515,6 +519,7 @@ class _Dialect:
             self.limit: sampling.max_tokens,
             # From the key: draws differ, and so do questions of the same draw.
             "seed": int.from_bytes(request.key[:4]) >> 1 if self.seed else None,
+            "response_format": self._response_format(request),
         }
         return json.dumps({k: v for k, v in fields.items() if v is not None}).encode()
 
@@ -526,7 +531,15 @@ class _Dialect:
             return replace(self, limit="max_completion_tokens")
         if self.seed and (error.param == "seed" or re.search(r"\bseed\b", error.words)):
             return replace(self, seed=False)
+        if self.schema and (_NO_SCHEMA.search(error.param) or _NO_SCHEMA.search(error.words)):
+            return replace(self, schema=False)
         return None
+
+    def _response_format(self, request: Request) -> dict[str, Any] | None:
+        if request.schema is None or not self.schema:
+            return None
+        schema = {"name": "reply", "strict": True, "schema": json.loads(request.schema)}
+        return {"type": "json_schema", "json_schema": schema}
 
 
 class _BadReplyError(Exception):

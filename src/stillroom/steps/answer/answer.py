@@ -5,19 +5,25 @@ stream over all questions, so that a server never idles between shards. Then the
 out of the ledger. A run that is killed has lost nothing: what was bought is in the ledger.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from itertools import chain
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import polars as pl
 from pydantic import Field
 
-from stillroom.models.buy import buy
-from stillroom.models.chat import ChatModel, Failure, Message, Reply, Request, Sampling
+from stillroom.models.chat import Request
 from stillroom.models.ledger import Ledger
 from stillroom.rows import ANSWER, Kind, Schema, Shape, content_id, dropped
-from stillroom.steps.base import Calls, Misfit, ModelSpec, Out, Runtime, Step, Tick
+from stillroom.steps.asking import (
+    bound,
+    conversation,
+    estimate,
+    estimate_at_most,
+    purchase,
+    role,
+    sampling,
+)
+from stillroom.steps.base import Calls, ModelSpec, Out, Runtime, Step, Tick
 from stillroom.store.artifact import Delta
 from stillroom.store.table import Table
 
@@ -54,20 +60,12 @@ class Answer(Step):
 
     def bind(self, models: Mapping[str, ModelSpec]) -> Self:
         """Replace the role by the model."""
-        if isinstance(self.model, ModelSpec):
-            return self
-        if self.model not in models:
-            raise Misfit(
-                f"answer.model is {self.model!r}, which is not a role in models; "
-                f"the roles are {', '.join(models) or 'none'}"
-            )
-        return self.model_copy(update={"model": models[self.model]})
+        return self.model_copy(update={"model": role(self.model, models, "answer.model")})
 
     @property
     def spec(self) -> ModelSpec:
         """The teacher."""
-        assert isinstance(self.model, ModelSpec), "an answer step runs after `bind`"
-        return self.model
+        return bound(self.model)
 
     def reads(self, shape: Shape) -> Sequence[str]:
         """Read the question."""
@@ -91,11 +89,9 @@ class Answer(Step):
             earlier: Rows before this one that ask the same; their draws are left to them.
         """
         spec = self.spec
-        system = (Message("system", spec.system),) if spec.system else ()
-        messages = (*system, Message("user", f"{self.prefix}{question}{self.suffix}"))
-        sampling = Sampling(spec.temperature, spec.top_p, spec.max_tokens)
+        messages = conversation(spec, f"{self.prefix}{question}{self.suffix}")
         return [
-            Request(spec.name, messages, sampling, earlier * self.draws + draw)
+            Request(spec.name, messages, sampling(spec), earlier * self.draws + draw)
             for draw in range(self.draws)
         ]
 
@@ -108,7 +104,7 @@ class Answer(Step):
         for frame in table.frames("id", "question"):
             keys = [r.key for i, q in frame.iter_rows() for r in self.requests(q, copies.get(i, 0))]
             missing += len(ledger.missing(keys))
-        return self._calls(table.height * self.draws, missing, rt)
+        return estimate(self.spec, rt, wanted=table.height * self.draws, missing=missing)
 
     def at_most(self, rows: Sequence[int | None]) -> int | None:
         """Know that each question gets its draws at most."""
@@ -116,24 +112,7 @@ class Answer(Step):
 
     def calls_at_most(self, rows: int, rt: Runtime) -> Calls:
         """Bound the draws of so many questions."""
-        return replace(self._calls(rows * self.draws, rows * self.draws, rt), bound=True)
-
-    def _calls(self, wanted: int, missing: int, rt: Runtime) -> Calls:
-        """Estimate tokens and price by what the model wrote before, or bound them."""
-        past = rt.ledger().stats().by_model.get(self.spec.name)
-        each: float | None = self.spec.max_tokens
-        if past and past.completions > past.uncounted:
-            each = past.completion_tokens / (past.completions - past.uncounted)
-        tokens = None if each is None else round(each * missing)
-        price = rt.models.prices(self.spec.name) if missing else None
-        return Calls(
-            model=self.spec.name,
-            wanted=wanted,
-            missing=missing,
-            tokens=tokens,
-            usd=price.usd(0, tokens) if price and tokens is not None else None,
-            bound=not past,
-        )
+        return estimate_at_most(self.spec, rt, rows * self.draws)
 
     def _parts(self, table: Table) -> Iterator[tuple[int, int, int]]:
         """Split shards of questions into parts of about `SHARD` answers: shard, start, length."""
@@ -158,22 +137,7 @@ class Answer(Step):
                 for row_id, question in frame.iter_rows():
                     yield from self.requests(question, copies.get(row_id, 0))
 
-        def tell(request: Request, reply: Reply) -> None:
-            if isinstance(reply, Failure):
-                rt.tick(Tick(rows=1, failed=1))
-            else:
-                price = rt.models.prices(self.spec.name)
-                usd = price.usd(reply.prompt_tokens, reply.completion_tokens) if price else None
-                rt.tick(Tick(rows=1, calls=1, tokens=reply.completion_tokens, usd=usd))
-
-        bought = buy(
-            wanted(),
-            model=_OnFirstUse(lambda: rt.models.open(self.spec.name)),
-            ledger=ledger,
-            on_reply=tell,
-            reasoning=bool(self.spec.reasoning),
-        )
-        rt.tick(Tick(rows=bought.reused + bought.settled, reused=bought.reused))
+        purchase(wanted(), self.spec, rt)
         for part, (index, start, n) in todo:
             frame = table.frame(index, "id", "question").slice(start, n)
             rows, lost = self._rows(frame, copies, ledger)
@@ -236,19 +200,6 @@ class Answer(Step):
             pl.DataFrame(rows, schema=dict(ANSWER), orient="row"),
             dropped(list(ids), list(reasons), witness=list(words)),
         )
-
-
-class _OnFirstUse:
-    """A model that is opened when it is first asked: answers in the ledger need no server."""
-
-    def __init__(self, open_model: Callable[[], ChatModel]) -> None:
-        self._open = open_model
-
-    def complete(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Reply]]:
-        """Open the model if there is a request, and hand it on."""
-        iterator = iter(requests)
-        for first in iterator:
-            yield from self._open().complete(chain([first], iterator))
 
 
 def _writable(text: str | None) -> str | None:
