@@ -1,16 +1,19 @@
 """N-gram overlap: which texts share a run of n words with an item, and where it stands.
 
-A hit is a hit word by word, never by hash alone. `stillroom.kernels.ngrams_plain` says the same in
-plain Python.
+A hit is a hit word by word, never by hash alone. `stillroom.kernels.ngrams_reference` says the same
+in plain Python.
 """
 
-from collections.abc import Sequence
-from dataclasses import astuple
+from array import array
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import polars as pl
 
-from stillroom.kernels.ngrams_plain import PlainNgrams, Run, Short, Unit, words
+from stillroom.kernels import _grams
+from stillroom.kernels.ngrams_reference import Run, Short
 from stillroom.rows import Schema
+from stillroom.text.normal import normal_form, normal_form_expr
 
 OVERLAP: Schema = {
     "text": pl.UInt32(),
@@ -19,7 +22,10 @@ OVERLAP: Schema = {
     "length": pl.UInt32(),
     "shared": pl.UInt32(),
 }
-"""A text that shares a run with an item; see `stillroom.kernels.ngrams_plain.Overlap`."""
+"""A text that shares a run with an item; see `stillroom.kernels.ngrams_reference.Overlap`."""
+
+PART = 50_000
+"""Texts that a thread reads at a time."""
 
 
 class Ngrams:
@@ -37,20 +43,16 @@ class Ngrams:
 
     Raises:
         ValueError: If n is below 1.
+        TypeError: If the items are of another type.
 
     >>> index = Ngrams(pl.Series(["How many legs has a red hen?"]), n=4)
     >>> found = index.find(pl.Series(["Why?", "Tell me: has a RED hen wings?"]))
     >>> found.row(0, named=True)
     {'text': 1, 'item': 0, 'start': 2, 'length': 4, 'shared': 1}
-    >>> quote("Tell me: has a RED hen wings?", 2, 4)
-    'has a red hen'
     """
 
     def __init__(self, items: pl.Series, n: int, *, short: Short = "whole") -> None:
-        if n < 1:
-            raise ValueError(f"n is {n}; expected 1 or above")
-        self.n = n
-        self._plain = PlainNgrams(_units(items), n, short=short)
+        self._index = _grams.Ngrams(*_columns(items), n, short == "whole")
 
     def find(self, texts: pl.Series, *, run: Run = "first", workers: int = 1) -> pl.DataFrame:
         """Find the texts that share an n-gram with an item.
@@ -63,17 +65,54 @@ class Ngrams:
 
         Returns:
             The columns of `OVERLAP`, one row for each text that shares one, in order of the texts.
+
+        Raises:
+            TypeError: If the texts are of another type than the items.
         """
-        found = [astuple(hit) for hit in self._plain.find(_units(texts), run=run)]
-        return pl.DataFrame(found, schema=dict(OVERLAP), orient="row")
+
+        def part(start: int) -> pl.DataFrame:
+            columns = _columns(texts.slice(start, PART))
+            found = array("I", self._index.find(*columns, run == "longest"))
+            frame = pl.DataFrame(
+                {name: found[i :: len(OVERLAP)] for i, name in enumerate(OVERLAP)},
+                schema=dict(OVERLAP),
+            )
+            return frame.with_columns(pl.col("text") + start)
+
+        with ThreadPoolExecutor(workers) as pool:
+            return pl.concat(pool.map(part, range(0, max(1, len(texts)), PART)))
 
 
 def quote(text: str, start: int, length: int) -> str:
-    """Return the words of a run of a string, with spaces between them."""
+    """Return the words of a run of a string, with spaces between them.
+
+    >>> quote("Tell me: has a RED hen wings?", 2, 4)
+    'has a red hen'
+    """
     return " ".join(words(text)[start : start + length])
 
 
-def _units(texts: pl.Series) -> list[Sequence[Unit] | None]:
-    if texts.dtype == pl.String:
-        return [None if text is None else words(text) for text in texts]
-    return texts.to_list()
+def words(text: str) -> list[str]:
+    """Return the words of a text: runs of letters, digits and ``_`` of its normal form.
+
+    Letters and digits are those of Unicode 14.0, whatever the version of Python.
+
+    >>> words("Find  2² + X!")
+    ['find', '2', '2', 'x']
+    """
+    return _grams.words(normal_form(text))
+
+
+def _columns(texts: pl.Series) -> tuple[Any, Any]:
+    """Give the kernel texts, and the normal forms of those that are not plain ASCII."""
+    if texts.dtype != pl.String:
+        return texts.__arrow_c_stream__(), None
+    text = pl.col("text")
+    beyond = text.str.len_bytes() != text.str.len_chars()
+    forms = (
+        texts.alias("text").to_frame()
+        .select(pl.when(beyond).then(text))
+        .select(normal_form_expr("text"))["text"]
+    )  # fmt: skip
+    some = forms.null_count() < len(forms)
+    return texts.__arrow_c_stream__(), forms.__arrow_c_stream__() if some else None

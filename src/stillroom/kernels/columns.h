@@ -1,0 +1,180 @@
+/* Columns of a data frame, read where they lie: the Arrow C data interface.
+ *
+ * Covered: strings (u, U and views, vu), and lists of unsigned 32-bit numbers (+l and +L of I);
+ * chunks, offsets, nulls. Not covered: every other type; a caller hears of it by name.
+ *
+ * Source: https://arrow.apache.org/docs/format/CDataInterface.html
+ */
+
+#ifndef STILLROOM_COLUMNS_H
+#define STILLROOM_COLUMNS_H
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct ArrowSchema {
+    const char *format, *name, *metadata;
+    int64_t flags, n_children;
+    struct ArrowSchema **children, *dictionary;
+    void (*release)(struct ArrowSchema *);
+    void *private_data;
+};
+
+struct ArrowArray {
+    int64_t length, null_count, offset, n_buffers, n_children;
+    const void **buffers;
+    struct ArrowArray **children, *dictionary;
+    void (*release)(struct ArrowArray *);
+    void *private_data;
+};
+
+struct ArrowArrayStream {
+    int (*get_schema)(struct ArrowArrayStream *, struct ArrowSchema *);
+    int (*get_next)(struct ArrowArrayStream *, struct ArrowArray *);
+    const char *(*get_last_error)(struct ArrowArrayStream *);
+    void (*release)(struct ArrowArrayStream *);
+    void *private_data;
+};
+
+/* A value of a column: bytes of a string, or numbers of a list. Null is NULL. */
+typedef struct {
+    const void *at;
+    size_t length; /* bytes, or numbers */
+} Value;
+
+typedef struct {
+    Value *values;
+    size_t n, room;
+    struct ArrowArray *chunks; /* keep the values alive */
+    size_t n_chunks, room_chunks;
+} Column;
+
+enum { STRINGS, LISTS };
+
+static void column_free(Column *column) {
+    for (size_t i = 0; i < column->n_chunks; i++) column->chunks[i].release(&column->chunks[i]);
+    free(column->chunks);
+    free(column->values);
+    memset(column, 0, sizeof *column);
+}
+
+static int bit_is_set(const uint8_t *bits, int64_t i) {
+    return !bits || bits[i >> 3] >> (i & 7) & 1;
+}
+
+/* The value at a place between two offsets; 0 if they are not in order. */
+static int between(Value *value, const char *base, int64_t from, int64_t to, size_t width) {
+    if (from < 0 || to < from) return 0;
+    value->at = base ? base + (size_t)from * width : "";
+    value->length = (size_t)(to - from);
+    return 1;
+}
+
+static int view(Value *value, const struct ArrowArray *array, int64_t i) {
+    const uint8_t *entry = (const uint8_t *)array->buffers[1] + 16 * i;
+    int32_t length, buffer, offset;
+    memcpy(&length, entry, 4);
+    if (length < 0) return 0;
+    value->length = (size_t)length;
+    value->at = entry + 4;
+    if (length > 12) {
+        memcpy(&buffer, entry + 8, 4);
+        memcpy(&offset, entry + 12, 4);
+        if (buffer < 0 || buffer >= array->n_buffers - 3 || offset < 0) return 0;
+        value->at = (const char *)array->buffers[2 + buffer] + offset;
+    }
+    return 1;
+}
+
+/* Point at the values of one chunk; NULL, or what is wrong. */
+static const char *column_add(Column *column, const struct ArrowArray *array, const char *format) {
+    size_t n = column->n + (size_t)array->length;
+    if (n > column->room) {
+        size_t room = n + column->room / 2;
+        Value *values = realloc(column->values, room * sizeof *values);
+        if (!values) return "no memory";
+        column->values = values;
+        column->room = room;
+    }
+    const uint8_t *valid = array->n_buffers ? array->buffers[0] : NULL;
+    for (int64_t k = 0; k < array->length; k++) {
+        Value *value = &column->values[column->n + (size_t)k];
+        int64_t i = array->offset + k;
+        *value = (Value){NULL, 0};
+        if (!bit_is_set(valid, i)) continue;
+        int ok;
+        if (!strcmp(format, "vu")) {
+            ok = view(value, array, i);
+        } else if (format[0] == 'u' || format[0] == 'U') {
+            const char *base = array->buffers[2];
+            if (format[0] == 'u') {
+                const int32_t *offsets = array->buffers[1];
+                ok = between(value, base, offsets[i], offsets[i + 1], 1);
+            } else {
+                const int64_t *offsets = array->buffers[1];
+                ok = between(value, base, offsets[i], offsets[i + 1], 1);
+            }
+        } else {
+            const struct ArrowArray *inner = array->children[0];
+            const uint32_t *base = inner->buffers[1];
+            if (base) base += inner->offset;
+            if (format[1] == 'l') {
+                const int32_t *offsets = array->buffers[1];
+                ok = between(value, (const char *)base, offsets[i], offsets[i + 1], 4);
+            } else {
+                const int64_t *offsets = array->buffers[1];
+                ok = between(value, (const char *)base, offsets[i], offsets[i + 1], 4);
+            }
+            if (inner->null_count > 0) return "a list with a null in it";
+        }
+        if (!ok) return "a broken column";
+        if (value->length > UINT32_MAX - 64) return "a value of more than 4 billion bytes";
+    }
+    column->n = n;
+    return NULL;
+}
+
+/* Read a whole stream and release it; NULL, or what is wrong. Frees nothing of the column. */
+static const char *column_read(Column *column, struct ArrowArrayStream *stream, int *type) {
+    struct ArrowSchema schema;
+    const char *wrong = NULL;
+    if (!stream->release) return "a column that was read before";
+    if (stream->get_schema(stream, &schema)) {
+        stream->release(stream);
+        return "a column whose type cannot be read";
+    }
+    const char *format = schema.format;
+    if (!strcmp(format, "vu") || !strcmp(format, "u") || !strcmp(format, "U"))
+        *type = STRINGS;
+    else if ((!strcmp(format, "+l") || !strcmp(format, "+L")) &&
+             !strcmp(schema.children[0]->format, "I"))
+        *type = LISTS;
+    else
+        wrong = "neither strings nor lists of UInt32";
+    while (!wrong) {
+        if (column->n_chunks == column->room_chunks) {
+            size_t room = column->room_chunks ? 2 * column->room_chunks : 4;
+            struct ArrowArray *chunks = realloc(column->chunks, room * sizeof *chunks);
+            if (!chunks) {
+                wrong = "no memory";
+                break;
+            }
+            column->chunks = chunks;
+            column->room_chunks = room;
+        }
+        struct ArrowArray *chunk = &column->chunks[column->n_chunks];
+        if (stream->get_next(stream, chunk)) {
+            wrong = "a column that cannot be read";
+            break;
+        }
+        if (!chunk->release) break;
+        column->n_chunks++;
+        wrong = column_add(column, chunk, format);
+    }
+    schema.release(&schema);
+    stream->release(stream);
+    return wrong;
+}
+
+#endif
