@@ -33,6 +33,27 @@ static int read_capsule(PyObject *capsule, Column *column, int *type) {
     return 0;
 }
 
+/* Read texts, and put the normal form in the place of each that has bytes beyond ASCII. */
+static int read_texts(PyObject *capsule, PyObject *form_capsule, Column *raw, Column *forms,
+                      int *type) {
+    int form_type;
+    if (!read_capsule(capsule, raw, type)) return 0;
+    if (form_capsule == Py_None) return 1;
+    if (!read_capsule(form_capsule, forms, &form_type)) return 0;
+    size_t used = 0;
+    for (size_t i = 0; i < raw->n && used <= forms->n; i++) {
+        const uint8_t *at = raw->values[i].at;
+        uint8_t beyond = 0;
+        for (size_t k = 0; k < raw->values[i].length; k++) beyond |= at[k];
+        if (!(beyond & 0x80)) continue;
+        if (used < forms->n) raw->values[i] = forms->values[used];
+        used++;
+    }
+    if (used == forms->n) return 1;
+    PyErr_SetString(PyExc_ValueError, "the normal forms are not those of the texts");
+    return 0;
+}
+
 static size_t power_of_two(size_t least) {
     size_t n = 64;
     while (n < least) n *= 2;
@@ -244,7 +265,7 @@ static int index_reserve(Index *x, size_t more) {
 }
 
 /* Index the items; 0 if memory is short or there are 4 billion words. */
-static int index_build(Index *x, const Column *raw, const Column *forms) {
+static int index_build(Index *x, const Column *raw) {
     Splitter splitter = {0};
     int ok = 0;
     x->n_items = raw->n;
@@ -252,7 +273,7 @@ static int index_build(Index *x, const Column *raw, const Column *forms) {
     if (!vocabulary_grow(&x->words, 0) || !index_reserve(x, 0)) goto end;
     for (size_t i = 0; i < raw->n; i++) {
         x->starts[i] = x->n_units;
-        Value value = forms->n && forms->values[i].at ? forms->values[i] : raw->values[i];
+        Value value = raw->values[i];
         if (x->type == LISTS) {
             if (!index_reserve(x, value.length)) goto end;
             if (value.length)
@@ -365,14 +386,14 @@ static void extend(const Index *x, const Walk *w, const Gram *gram, Overlap *bes
 }
 
 /* Find the texts that share a gram; 0 if memory is short. */
-static int index_find(const Index *x, const Column *raw, const Column *forms, int longest,
+static int index_find(const Index *x, const Column *raw, int longest,
                       Found *found) {
     Splitter splitter = {0};
     uint32_t *numbers = NULL;
     size_t room = 0;
     int ok = 0;
     for (size_t i = 0; i < raw->n; i++) {
-        Value value = forms->n && forms->values[i].at ? forms->values[i] : raw->values[i];
+        Value value = raw->values[i];
         if (!value.at) continue;
         const uint32_t *units = value.at;
         size_t total = value.length;
@@ -433,30 +454,28 @@ static PyObject *Ngrams_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
         return NULL;
     }
     Column raw = {0}, forms = {0};
-    int raw_type, form_type, ok;
-    if (!read_capsule(raw_capsule, &raw, &raw_type)) return NULL;
-    if (form_capsule != Py_None && !read_capsule(form_capsule, &forms, &form_type)) {
-        column_free(&raw);
-        return NULL;
-    }
-    NgramsObject *self = (NgramsObject *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
+    int text_type, ok;
+    NgramsObject *self = NULL;
+    if (!read_texts(raw_capsule, form_capsule, &raw, &forms, &text_type)) goto end;
+    self = (NgramsObject *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
     if (self) {
         Index *x = &self->index;
         x->n = (size_t)n;
-        x->type = raw_type;
+        x->type = text_type;
         x->whole = whole;
         x->power = 1;
         Py_BEGIN_ALLOW_THREADS
         uint64_t square = BASE;
         for (size_t left = x->n - 1; left; left >>= 1, square *= square)
             if (left & 1) x->power *= square;
-        ok = (!forms.n || forms.n == raw.n) && index_build(x, &raw, &forms);
+        ok = index_build(x, &raw);
         Py_END_ALLOW_THREADS
         if (!ok) {
             Py_CLEAR(self);
             PyErr_NoMemory();
         }
     }
+end:
     column_free(&raw);
     column_free(&forms);
     return (PyObject *)self;
@@ -476,14 +495,13 @@ static PyObject *Ngrams_find(PyObject *object, PyObject *args) {
     if (!PyArg_ParseTuple(args, "OOp", &raw_capsule, &form_capsule, &longest)) return NULL;
     Column raw = {0}, forms = {0};
     Found found = {0};
-    if (!read_capsule(raw_capsule, &raw, &type)) return NULL;
+    if (!read_texts(raw_capsule, form_capsule, &raw, &forms, &type)) goto end;
     if (type != x->type) {
         PyErr_SetString(PyExc_TypeError, "texts and items are of two types; expected the same");
         goto end;
     }
-    if (form_capsule != Py_None && !read_capsule(form_capsule, &forms, &type)) goto end;
     Py_BEGIN_ALLOW_THREADS
-    ok = (!forms.n || forms.n == raw.n) && index_find(x, &raw, &forms, longest, &found);
+    ok = index_find(x, &raw, longest, &found);
     Py_END_ALLOW_THREADS
     if (ok)
         result = PyBytes_FromStringAndSize((const char *)found.rows,

@@ -107,12 +107,6 @@ def _columns(texts: pl.Series) -> tuple[Any, Any]:
     """Give the kernel texts, and the normal forms of those that are not plain ASCII."""
     if texts.dtype != pl.String:
         return texts.__arrow_c_stream__(), None
-    text = pl.col("text")
-    beyond = text.str.len_bytes() != text.str.len_chars()
-    forms = (
-        texts.alias("text").to_frame()
-        .select(pl.when(beyond).then(text))
-        .select(normal_form_expr("text"))["text"]
-    )  # fmt: skip
-    some = forms.null_count() < len(forms)
-    return texts.__arrow_c_stream__(), forms.__arrow_c_stream__() if some else None
+    beyond = texts.filter(texts.str.len_bytes() != texts.str.len_chars())
+    forms = beyond.alias("text").to_frame().select(normal_form_expr("text"))["text"]
+    return texts.__arrow_c_stream__(), forms.__arrow_c_stream__()
