@@ -13,6 +13,7 @@ from stillroom.recipe.schema import recipe_schema
 from stillroom.steps.answer.answer import Answer
 from stillroom.steps.base import ModelSpec
 from stillroom.steps.dedup.dedup import Dedup
+from stillroom.steps.dedup.exact import Exact
 from stillroom.steps.keep.keep import Band, Keep
 from stillroom.steps.keep.take import Take
 from stillroom.steps.label.label import Label, Length
@@ -56,7 +57,7 @@ def test_yaml_and_python_give_the_same_object():
         domains={
             "math": (
                 Mix(branches={"words": (Source(shipped="word_problems"),), "made": made}),
-                Dedup(method="exact", as_="first_dedup"),
+                Dedup(exact=Exact(), as_="first_dedup"),
                 Take(n=50),
                 Answer(model="teacher", draws=2),
                 Verify(by="math"),
@@ -91,7 +92,21 @@ def edited(old: str, new: str) -> str:
         ),
         (
             edited("dedup: exact", "dedup: fuzzy"),
-            "r.yaml:13: domains.math[1].dedup.method is 'fuzzy'; expected 'exact'.",
+            "r.yaml:13: domains.math[1].dedup.fuzzy is no field; expected one of exact, indel, "
+            "prefer.",
+        ),
+        (
+            edited("dedup: exact", "dedup: {indel: 40}"),
+            "r.yaml:13: domains.math[1].dedup.indel is 40; expected greater than or equal to 50.",
+        ),
+        (
+            edited("dedup: exact", "dedup: {indel: 90, exact: null}"),
+            "r.yaml:13: domains.math[1].dedup exact and indel given; expected one of exact, indel.",
+        ),
+        (
+            edited("dedup: exact", "dedup: {indel: {rule: clever}}"),
+            "r.yaml:13: domains.math[1].dedup.indel.rule is 'clever'; expected 'greedy', "
+            "'pairwise' or 'pairwise_limit_5'.",
         ),
         (
             edited("unit: words", "unit: words, off: question"),

@@ -7,7 +7,7 @@ import pytest
 from tests.fakes import FakeModel, FakeModels, echo
 from tests.kitchen import Kitchen, drops, rows
 
-from stillroom.errors import SourceError
+from stillroom.errors import RecipeError, SourceError
 from stillroom.models.chat import Completion, Failure
 from stillroom.models.ledger import Ledger
 
@@ -142,6 +142,47 @@ class TestDedup:
     def test_row_with_a_reference_survives(self, kitchen, tmp_path):
         a = file(tmp_path, "a", "Is it so?", {"question": "is it  SO?", "reference": "yes"})
         assert texts(kitchen.chain(f"- {a}\n- dedup: exact")) == ["is it  SO?"]
+
+    def test_survivor_of_exact_copies_is_verified_then_referenced_then_first(
+        self, kitchen, tmp_path
+    ):
+        rows_ = [
+            {"question": "A?", "reference": "1"},
+            {"question": "a?", "verified": True},
+            {"question": "B?"},
+            {"question": "b?", "reference": "1", "verified": False},
+            {"question": "C?"},
+            {"question": "c?"},
+        ]
+        target = tmp_path / "a.jsonl"
+        target.write_text("".join(json.dumps(r) + "\n" for r in rows_))
+        source = f"source: {{file: {target}, columns: {{verified: boolean}}}}"
+        assert texts(kitchen.chain(f"- {source}\n- dedup: exact")) == ["a?", "b?", "C?"]
+        plain = "dedup: {exact: , prefer: [first]}"
+        assert texts(kitchen.chain(f"- {source}\n- {plain}")) == ["A?", "B?", "C?"]
+
+    def test_indel_keeps_the_longer_and_names_witness_and_score(self, kitchen, tmp_path):
+        a = file(tmp_path, "a", "How many hens has Ann?", "Two?", "How many hens has Anna?")
+        table = kitchen.chain(f"- {a}\n- dedup: {{indel: 90}}")
+        assert texts(table) == ["Two?", "How many hens has Anna?"]
+        (drop,) = drops(kitchen.built[-1]).to_dicts()
+        assert drop["reason"] == "near_duplicate"
+        assert drop["score"] == pytest.approx(100 * 44 / 45)
+        assert drop["witness"] == rows(table, "id", "question")[1]["id"]
+
+    def test_rules_of_indel_differ_on_chains(self, kitchen, tmp_path):
+        chain = ("abcdefghij", "abcdefghiX", "abcdefghYX")
+        a = file(tmp_path, "a", *chain)
+        for rule, kept in (("greedy", [chain[0], chain[2]]), ("pairwise", [chain[0]])):
+            step = f"dedup: {{indel: {{threshold: 90, rule: {rule}}}}}"
+            assert texts(kitchen.chain(f"- {a}\n- {step}")) == kept
+
+    def test_verified_that_is_no_boolean_is_refused(self, kitchen, tmp_path):
+        target = tmp_path / "a.jsonl"
+        target.write_text(json.dumps({"question": "A?", "verified": "yes"}) + "\n")
+        source = f"source: {{file: {target}, columns: {{verified: text}}}}"
+        with pytest.raises(RecipeError, match="'verified' is String; expected booleans"):
+            kitchen.chain(f"- {source}\n- dedup: exact")
 
 
 class TestDecontaminate:

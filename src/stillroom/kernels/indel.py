@@ -18,7 +18,8 @@ import polars as pl
 
 from stillroom.kernels import indel_reference
 
-Rule = Literal["greedy", "pairwise"]
+Rule = Literal["greedy", "pairwise", "pairwise_limit_5"]
+Texts = pl.Series | Sequence[str]
 
 STEPS = 10_000
 """Thresholds are exact to a ten-thousandth of 1%."""
@@ -34,8 +35,8 @@ def similarity(a: str, b: str) -> float:
 
 
 def join(
-    texts: Sequence[str],
-    items: Sequence[str],
+    texts: Texts,
+    items: Texts,
     threshold: float,
     *,
     limit: int = 1,
@@ -60,28 +61,66 @@ def join(
         ValueError: If the threshold is out of range or finer than that, or a text holds a lone
             surrogate.
     """
-    _check(threshold, texts, items)
-    rows = indel_reference.join(texts, items, threshold, limit=limit)
+    check(threshold)
+    a, b = (column(x).to_list() for x in (texts, items))
+    rows = indel_reference.join(a, b, threshold, limit=limit)
     tick(len(texts))
     return _frame(rows, "text", "item")
 
 
-def _frame(rows: list[tuple[int, int, float]], first: str, second: str) -> pl.DataFrame:
-    schema = {first: pl.UInt32, second: pl.UInt32, "score": pl.Float64}
-    return pl.DataFrame(rows, schema=schema, orient="row")
+def dedup(
+    texts: Texts,
+    threshold: float,
+    *,
+    rule: Rule = "greedy",
+    workers: int = 1,
+    tick: Callable[[int], None] = lambda done: None,
+) -> pl.DataFrame:
+    """Find the texts that repeat an earlier one.
+
+    Args:
+        texts: The better one of two first.
+        threshold: As for `join`.
+        rule: ``greedy``: a text repeats an earlier one that was not dropped itself. ``pairwise``:
+            it repeats any earlier one. ``pairwise_limit_5``: the same, but each of the different
+            texts sees its five best matches only, itself included.
+        workers: As for `join`.
+        tick: As for `join`.
+
+    Returns:
+        One row for each dropped text, in order: ``row`` and ``witness`` (UInt32, places) and
+        ``score`` (Float64, percent). The witness is an earlier text that reaches the threshold;
+        by the greedy rule one that was kept.
+
+    Raises:
+        ValueError: As for `join`.
+    """
+    check(threshold)
+    plain = column(texts).to_list()
+    dropped = indel_reference.dedup(plain, threshold, rule=rule)
+    tick(len(plain))
+    rows = [(j, min(who), similarity(plain[j], plain[min(who)])) for j, who in dropped.items()]
+    return _frame(rows, "row", "witness")
 
 
-def _check(threshold: float, *lists: Sequence[str]) -> int:
+def column(texts: Texts) -> pl.Series:
+    """Return texts as a column; polars holds valid Unicode only."""
+    try:
+        return pl.Series("text", texts, dtype=pl.String)
+    except UnicodeEncodeError as error:
+        raise ValueError(f"a text is no valid Unicode: {error}") from error
+
+
+def check(threshold: float) -> int:
     """Return the threshold in ten-thousandths of 1%."""
     exact = Fraction(str(threshold)) * STEPS
     if not 50 <= threshold <= 100 or exact.denominator != 1:
         raise ValueError(
             f"threshold is {threshold}; expected percent, 50 to 100, with four decimals at most"
         )
-    for texts in lists:
-        for place, text in enumerate(texts):
-            try:
-                text.encode()
-            except UnicodeEncodeError as error:
-                raise ValueError(f"text {place} is no valid Unicode ({error.reason})") from error
     return int(exact)
+
+
+def _frame(rows: list[tuple[int, int, float]], first: str, second: str) -> pl.DataFrame:
+    schema = {first: pl.UInt32, second: pl.UInt32, "score": pl.Float64}
+    return pl.DataFrame(rows, schema=schema, orient="row")

@@ -58,12 +58,25 @@ def pairs(texts: Sequence[str], threshold: float) -> list[tuple[int, int, float]
 
 def dedup(texts: Sequence[str], threshold: float, *, rule: str = "greedy") -> dict[int, set[int]]:
     """Find the dropped texts, each with all the texts that may be named as its witness."""
-    partners: dict[int, set[int]] = {}
-    for i, j, _ in pairs(texts, threshold):
-        partners.setdefault(j, set()).add(i)
+    if rule == "pairwise_limit_5":
+        found = _limited(texts, threshold)
+    else:
+        found = {(i, j) for i, j, _ in pairs(texts, threshold)}
     dropped: dict[int, set[int]] = {}
-    for j in sorted(partners):
-        witnesses = partners[j] - dropped.keys() if rule == "greedy" else partners[j]
-        if witnesses:
-            dropped[j] = witnesses
+    for i, j in sorted(found, key=lambda pair: (pair[1], pair[0])):
+        if rule != "greedy" or i not in dropped:
+            dropped.setdefault(j, set()).add(i)
     return dropped
+
+
+def _limited(texts: Sequence[str], threshold: float) -> set[tuple[int, int]]:
+    """Find pairs as ``process.extract`` of rapidfuzz does: among different texts, five for each."""
+    places: dict[str, list[int]] = {}
+    for i, text in enumerate(texts):
+        places.setdefault(text, []).append(i)
+    different = list(places)
+    found = set()
+    for i, j, _ in join(different, different, threshold, limit=5):
+        first, *others = sorted({*places[different[i]], *places[different[j]]})
+        found |= {(first, other) for other in others}
+    return found

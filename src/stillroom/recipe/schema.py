@@ -27,6 +27,7 @@ SHORT_FIELDS: dict[tuple[str, str], list[dict[str, Any]]] = {
     ("Source", "reference"): [TEXT],
     ("Source", "columns"): [TEXTS],
     ("Decontaminate", "against"): [TEXT, TEXTS],
+    ("Dedup", "indel"): [{"type": "number", "minimum": 50, "maximum": 100}],
 }
 """What may stand in a field beside what its type says."""
 

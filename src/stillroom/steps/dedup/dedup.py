@@ -1,67 +1,138 @@
 """`dedup`: one row of those that ask the same."""
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, Self
 
 import polars as pl
+from pydantic import model_validator
 
 from stillroom.rows import Kind, Shape, dropped
-from stillroom.steps.base import Out, Runtime, Step, write_drops
+from stillroom.steps.base import Misfit, Out, Runtime, Step, write_drops
+from stillroom.steps.dedup.exact import Exact
+from stillroom.steps.dedup.indel import Indel
+from stillroom.steps.dedup.method import Method, Ranked
 from stillroom.store.artifact import Delta
 from stillroom.store.table import Table
 from stillroom.text.normal import normal_form_expr
+
+Criterion = Literal["verified", "reference", "longer", "first"]
 
 
 class Dedup(Step):
     """Drop questions that repeat another one.
 
-    ``exact``: two questions are the same if their normal forms are (`stillroom.text.normal`). Of
-    each group one survives: the first that has a reference, or the first of all. Every dropped
-    row names the survivor as its witness.
-
-    Normal forms are compared by two independent 64-bit hashes; among 10 million questions the
-    chance that two different ones agree in both is below 1 in 10^24.
+    Exactly one method is given; it decides which questions are the same. Of two that are, the one
+    that ``prefer`` puts first survives. Every dropped row names the row that it repeats as its
+    witness, and how alike they are as its score.
 
     Attributes:
-        method: ``exact``.
+        exact: The same normal form.
+        indel: The same up to few edits.
+        prefer: What makes a row survive, the most important first. ``verified``: its boolean column
+            ``verified`` is true, where the rows have such a column. ``reference``: it has a
+            reference. ``longer``: its normal form has more characters. ``first``: it stands
+            earlier; this breaks the ties in any case.
     """
 
     STEP: ClassVar[str] = "dedup"
     VERSION: ClassVar[int] = 1
     DELTA: ClassVar[Delta] = "drops"
     TAKES: ClassVar[Kind | None] = "questions"
+    METHODS: ClassVar[Mapping[str, type[Method]]] = {"exact": Exact, "indel": Indel}
 
-    method: Literal["exact"]
+    exact: Exact | None = None
+    indel: Indel | None = None
+    prefer: tuple[Criterion, ...] = ("verified", "reference", "longer", "first")
 
     @classmethod
     def shorthand(cls, value: Any) -> Any:
-        """Take a bare word as the method."""
-        return {"method": value}
+        """Take a bare word as a method with its defaults."""
+        return {value: None} if isinstance(value, str) else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_methods(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        methods = {k: v for k, v in value.items() if k in cls.METHODS}
+        return {**value, **{k: cls.METHODS[k].shorthand(v) for k, v in methods.items()}}
+
+    @model_validator(mode="after")
+    def _one_method(self) -> Self:
+        given = [name for name in self.METHODS if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"{' and '.join(given) or 'no method'} given; expected one of "
+                f"{', '.join(self.METHODS)}"
+            )
+        twice = [c for c in self.prefer if self.prefer.count(c) > 1]
+        if twice:
+            raise ValueError(f"prefer names {twice[0]} twice; expected each criterion once")
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """Return the method that was given, and the preference."""
+        return {k: v for k, v in super().identity().items() if v is not None}
+
+    @property
+    def method(self) -> Method:
+        """The method that was given."""
+        methods: list[Method | None] = [getattr(self, name) for name in self.METHODS]
+        return next(method for method in methods if method is not None)
 
     def reads(self, shape: Shape) -> Sequence[str]:
-        """Read the question, and the reference for the choice of the survivor."""
-        return ("question", "reference")
+        """Read the question, and what the survivor is chosen by."""
+        marks = [c for c in self._criteria(shape) if c in ("verified", "reference")]
+        return ("question", *marks)
+
+    def check(self, shapes: Sequence[Shape]) -> Shape:
+        """Check that ``verified`` says yes or no."""
+        shape = super().check(shapes)
+        verified = shape.columns.get("verified", pl.Boolean())
+        if "verified" in self.prefer and verified not in (pl.Boolean(), pl.Unknown()):
+            raise Misfit(
+                f"dedup prefers verified rows, but the column 'verified' is {verified}; expected "
+                "booleans. Rename the column, or write a prefer without verified"
+            )
+        return shape
 
     def run(self, inputs: Sequence[Table], out: Out, rt: Runtime) -> list[str]:
-        """Hash shard by shard, then compare the hashes."""
+        """Rank the rows, find those that repeat a better one, and drop them."""
         (table,) = inputs
-        form = normal_form_expr("question")
-        hashed = [
-            frame.select(
-                "id",
-                form.hash(seed=1).alias("h1"),
-                form.hash(seed=2).alias("h2"),
-                pl.col("reference").is_null().alias("unreferenced"),
-            )
-            for frame in table.frames("id", "question", "reference")
+        judged = [
+            frame.select("id", *(self._worse(c).alias(c) for c in self._criteria(table.shape)))
+            for frame in table.frames("id", *self.reads(table.shape))
         ]
-        if not hashed:
+        if not judged:
             return []
-        rows = pl.concat(hashed).with_row_index("place")
-        ranked = rows.sort("h1", "h2", "unreferenced", "place").with_columns(
-            pl.col("id").first().over("h1", "h2").alias("survivor")
+        rows = pl.concat(judged).with_row_index("place")
+        order = rows.sort(*rows.columns[2:], "place").select("place", "id")
+        rank = order["place"].arg_sort()
+        found = self.method.find(Ranked(table, rank), rt).sort("row")
+        ids = order["id"]
+        drops = dropped(
+            ids.gather(found["row"]),
+            self.method.REASON,
+            score=found["score"],
+            witness=ids.gather(found["witness"]),
         )
-        repeats = ranked.filter(pl.col("id") != pl.col("survivor")).sort("place")
-        drops = dropped(repeats["id"], "duplicate", score=100.0, witness=repeats["survivor"])
         write_drops(table, drops, out, rt)
         return []
+
+    def _criteria(self, shape: Shape) -> list[Criterion]:
+        """Return what the order of the rows depends on; all that follows `first` has no say."""
+        criteria = itertools.takewhile(lambda c: c != "first", self.prefer)
+        return [c for c in criteria if c != "verified" or c in shape.columns]
+
+    def _worse(self, criterion: Criterion) -> pl.Expr:
+        """Return a value that is lower for the better row."""
+        match criterion:
+            case "verified":
+                return ~pl.col("verified").fill_null(False)
+            case "reference":
+                return pl.col("reference").is_null()
+            case "longer":
+                return -normal_form_expr("question").str.len_chars().cast(pl.Int64)
+            case "first":
+                raise AssertionError("rows stand in order")
