@@ -51,7 +51,7 @@ def test_quickstart_drops_duplicates_and_all_planted_copies(quickstart):
     for domain in ("math", "code", "science"):
         assert story[f"{domain}.dedup"].drops["duplicate"] > 0
         planted = story[f"{domain}.mix.planted.source"].rows_out
-        assert story[f"{domain}.decontaminate"].drops == {"contaminated": planted}
+        assert story[f"{domain}.decontaminate"].drops == {"contaminated by ngram": planted}
 
 
 def test_quickstart_counts_add_up_at_every_step(quickstart):
@@ -130,7 +130,7 @@ def test_real_math_on_real_questions(tmp_path, data):
     assert story["math.mix"].rows_in == 7_473 + 7_474 + 39_808
     # 7,492 rows of the mix equal a MATH question and more repeat each other.
     assert story["math.dedup"].drops["duplicate"] > 7_492
-    assert story["math.decontaminate"].drops["contaminated"] > 0
+    assert story["math.decontaminate"].drops["contaminated by ngram"] > 0
     rows = pl.read_parquet(tmp_path / "out" / "data" / "*.parquet")
     assert rows.height == 400
     verdicts = dict(rows["verdict"].value_counts().iter_rows())

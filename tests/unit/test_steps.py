@@ -7,7 +7,7 @@ import pytest
 from tests.fakes import FakeModel, FakeModels, echo
 from tests.kitchen import Kitchen, drops, rows
 
-from stillroom.errors import RecipeError, SourceError
+from stillroom.errors import RecipeError
 from stillroom.models.chat import Completion, Failure
 from stillroom.models.ledger import Ledger
 
@@ -183,35 +183,6 @@ class TestDedup:
         source = f"source: {{file: {target}, columns: {{verified: text}}}}"
         with pytest.raises(RecipeError, match="'verified' is String; expected booleans"):
             kitchen.chain(f"- {source}\n- dedup: exact")
-
-
-class TestDecontaminate:
-    BENCHMARK = "A train leaves at noon and goes 60 km/h; how far is it at three?"
-
-    def run(self, kitchen, tmp_path, *questions, ngram=8):
-        bench = tmp_path / "bench.jsonl"
-        items = [{"id": "b1", "question": self.BENCHMARK}, {"id": "b2", "question": "Short one?"}]
-        bench.write_text("".join(json.dumps(i) + "\n" for i in items))
-        kitchen.sources = {"bench": str(bench)}
-        a = file(tmp_path, "a", *questions)
-        return kitchen.chain(f"- {a}\n- decontaminate: {{against: bench, ngram: {ngram}}}")
-
-    def test_copy_is_dropped_with_the_item_and_the_shared_words(self, kitchen, tmp_path):
-        copy = "Hello! a TRAIN leaves at noon, and goes 60 km/h. Explain."
-        table = self.run(kitchen, tmp_path, copy, "What is 2+2?")
-        assert texts(table) == ["What is 2+2?"]
-        (drop,) = drops(kitchen.built[-1]).iter_rows(named=True)
-        assert drop["reason"] == "contaminated"
-        assert drop["witness"] == "bench:0 “a train leaves at noon and goes 60”"
-
-    def test_short_item_is_compared_whole(self, kitchen, tmp_path):
-        table = self.run(kitchen, tmp_path, "short ONE", "A short one?")
-        assert texts(table) == ["A short one?"]
-
-    def test_unknown_benchmark_is_named(self, kitchen, tmp_path):
-        a = file(tmp_path, "a", "x?")
-        with pytest.raises(SourceError, match="nosuch: no such file"):
-            kitchen.chain(f"- {a}\n- decontaminate: nosuch")
 
 
 class TestAnswer:

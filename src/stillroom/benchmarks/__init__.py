@@ -1,1 +1,4 @@
-"""Benchmarks of our own, as data files. For evaluation alone: no source may be one of them."""
+"""Benchmarks: where each is found, and what is wrong with it. For evaluation alone: no source.
+
+Of texts, only those of our own `proxy_suite` are here.
+"""

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
+from stillroom.benchmarks.registry import local_copies
 from stillroom.cli.options import parse_sources, runtime_options
 from stillroom.errors import RecipeError
 from stillroom.models.config import load_config
@@ -124,6 +125,7 @@ def _runtime(
                 f"--source {name}: the recipe has no source or benchmark of this name; "
                 f"expected one of {', '.join(known)}."
             )
+    overrides = local_copies(known) | overrides
     store = Store(store_path)
     with contextlib.ExitStack() as stack:
         opened: list[Ledger] = []
@@ -147,7 +149,7 @@ def _source_names(recipe: Recipe) -> list[str]:
         if isinstance(step, Source):
             names[step.name] = None
         elif isinstance(step, Decontaminate):
-            names.update(dict.fromkeys(step.against))
+            names.update(dict.fromkeys(step.files))
         elif isinstance(step, Mix):
             steps += [s for branch in step.branches.values() for s in branch]
     return list(names)

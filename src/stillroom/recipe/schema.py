@@ -26,8 +26,9 @@ SHORT_FIELDS: dict[tuple[str, str], list[dict[str, Any]]] = {
     ("Source", "question"): [TEXT],
     ("Source", "reference"): [TEXT],
     ("Source", "columns"): [TEXTS],
-    ("Decontaminate", "against"): [TEXT, TEXTS],
     ("Dedup", "indel"): [{"type": "number", "minimum": 50, "maximum": 100}],
+    ("Decontaminate", "against"): [TEXT, {"type": "array"}],
+    ("Decontaminate", "ngram"): [{"type": "integer", "minimum": 1}],
 }
 """What may stand in a field beside what its type says."""
 

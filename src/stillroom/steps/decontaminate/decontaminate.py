@@ -1,68 +1,90 @@
 """`decontaminate`: drop questions that a benchmark asks."""
 
 import contextlib
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import polars as pl
 from pydantic import Field, model_validator
 
-from stillroom.errors import SourceError
-from stillroom.rows import Kind, Shape, content_id
-from stillroom.steps.base import RowStep, Runtime, Shardwise
-from stillroom.steps.source.files import Broken
-from stillroom.steps.source.source import BENCHMARKS, Source
+from stillroom.benchmarks.registry import benchmarks, expand
+from stillroom.rows import Kind, Shape, content_id, dropped
+from stillroom.steps.base import Out, RowStep, Runtime, Shardwise
+from stillroom.steps.decontaminate.items import check_there, read_items
+from stillroom.steps.decontaminate.search import Form, Grams, Search, describe
+from stillroom.steps.source.files import sha256_of
+from stillroom.steps.source.source import Source
 from stillroom.store.artifact import Delta
-from stillroom.text.normal import normal_form
-
-WORD = re.compile(r"\w+")
+from stillroom.store.table import Table
 
 
 class Decontaminate(RowStep):
-    """Drop questions that share a run of words with a benchmark item.
+    """Drop questions that a benchmark asks.
 
-    Texts are compared in normal form, word by word, punctuation left out. A text with fewer words
-    than ``ngram`` counts as one run, so a short question is dropped if it is the whole item. Each
-    drop names benchmark and item, and quotes the run that both share.
+    A question is dropped if any of the methods finds it. The drop names the methods, benchmark and
+    item, and quotes what is shared: the run of words, or, for ``indel``, the item. Its score is
+    the similarity in percent, or else the length of the run.
+
+    With no method given, a shared run of 13 words decides, as in Brown et al. 2020, appendix C.
+    The rule of OpenThoughts (arXiv 2506.04178) is ``{indel: 75, ngram: {n: 13, tokenizer:
+    Qwen/Qwen2-7B-Instruct, revision: ..., short: none}, text: raw}``; its earlier releases took
+    ``indel: 95``. Where accounts of it differ, the authors' code is followed: similarity is
+    2 LCS / (|a| + |b|), not LCS / max(|a|, |b|), and texts are compared as they stand.
 
     Attributes:
-        against: Benchmarks by name, each with the fields of `source` that say where it is. A list
-            of names of shipped ones, or of paths, will do. ``--source NAME=FILE`` works as for a
-            source.
-        ngram: Words in a run; 13 as in Brown et al. 2020, appendix C.
+        against: Benchmarks: names in the registry, sets of them such as ``openthoughts12``, or
+            paths; or a mapping of names to the fields of `source`. ``--source NAME=FILE`` works as
+            for a source.
+        indel: Least similarity of question and item in percent, 50 to 100.
+        ngram: Words in a run that both share, or what else the run is of.
+        text: Whether ``indel`` and token n-grams compare normal forms, or ``raw`` texts.
     """
 
     STEP: ClassVar[str] = "decontaminate"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
     DELTA: ClassVar[Delta] = "drops"
     TAKES: ClassVar[Kind | None] = "questions"
+    METHODS: ClassVar[tuple[str, ...]] = ("indel", "ngram")
+    SLICE: ClassVar[int | None] = 10_000
 
     against: Mapping[str, Source] = Field(min_length=1)
-    ngram: int = Field(13, ge=1)
+    indel: float | None = Field(None, ge=50, le=100)
+    ngram: Grams | None = None
+    text: Form = "normal"
 
     @model_validator(mode="before")
     @classmethod
     def _by_name(cls, value: Any) -> Any:
         if not isinstance(value, Mapping):
             return value
-        against = value.get("against")
-        names = [against] if isinstance(against, str) else against
-        if isinstance(names, list | tuple) and all(isinstance(n, str) for n in names):
-            against = {Path(n).name.split(".")[0]: _locate(n) for n in names}
-        return {**value, "against": against}
+        methods = {name: value.get(name) for name in cls.METHODS}
+        default = {"ngram": 13} if not any(m is not None for m in methods.values()) else {}
+        return {**value, **default, "against": locate(value.get("against"))}
 
     @classmethod
     def shorthand(cls, value: Any) -> Any:
         """Take a bare name, or a list of names, as the benchmarks."""
         return {"against": value}
 
+    def identity(self) -> dict[str, Any]:
+        """Return the benchmarks, and the methods that are used."""
+        fields = {k: v for k, v in super().identity().items() if v is not None}
+        fields["against"] = {b.name: b.identity() for b in self.benchmarks}
+        if self.text == "normal":
+            del fields["text"]
+        return fields
+
     @property
     def benchmarks(self) -> Sequence[Source]:
         """Where the items are read, each under the benchmark's name."""
         return [source.model_copy(update={"as_": name}) for name, source in self.against.items()]
+
+    @property
+    def files(self) -> Sequence[str]:
+        """Names of everything that a local file can stand in for."""
+        tokenizer = self.ngram.tokenizer if self.ngram else None
+        return [*self.against, *([tokenizer] if tokenizer else [])]
 
     def reads(self, shape: Shape) -> Sequence[str]:
         """Read the question."""
@@ -70,49 +92,74 @@ class Decontaminate(RowStep):
 
     def outside(self, rt: Runtime) -> str | None:
         """Digest the benchmark files, where their content is not pinned by the fields."""
-        return content_id(*[benchmark.outside(rt) for benchmark in self.benchmarks])
+        for benchmark in self.benchmarks:
+            check_there(benchmark, rt)
+        parts = [benchmark.outside(rt) for benchmark in self.benchmarks]
+        grams = self.ngram
+        if grams and (grams.tokenizer in rt.sources or not grams.revision):
+            path = grams.tokenizer_file(rt.sources)
+            parts += [sha256_of(path)] if path else []
+        return content_id(*parts)
 
     @contextlib.contextmanager
     def prepare(self, rt: Runtime) -> Iterator[Shardwise]:
-        """Index the benchmarks once."""
-        index = self._index(rt)
-        yield lambda frame: self._find(frame, index)
+        """Read and index the benchmarks once."""
+        search = Search(
+            read_items(self.benchmarks, rt),
+            self.indel,
+            self.ngram,
+            self.text,
+            self.ngram.tokenizer_file(rt.sources) if self.ngram else None,
+            rt.workers,
+        )
+        yield lambda frame: _drops(frame, search)
 
-    def _index(self, rt: Runtime) -> dict[tuple[str, ...], str]:
-        """Map each run of words to the benchmark item in which it stands first."""
-        index: dict[tuple[str, ...], str] = {}
-        for benchmark in self.benchmarks:
-            items = 0
-            for item in benchmark.questions(rt):
-                if isinstance(item, Broken) or not item[1].strip():
-                    place = item.place if isinstance(item, Broken) else f"item {item[0]}"
-                    raise SourceError(
-                        f"{benchmark.name}: {place} cannot be read or is empty; expected a "
-                        "benchmark item. Repair the file: contamination by it would go unseen."
+    def run(self, inputs: Sequence[Table], out: Out, rt: Runtime) -> list[str]:
+        """Search shard after shard, and say which revisions were read where none is pinned."""
+        super().run(inputs, out, rt)
+        return [note for benchmark in self.benchmarks for note in benchmark.notes(rt)]
+
+
+def locate(against: Any) -> Any:
+    """Turn names of benchmarks, sets and paths into sources; leave anything else to the types."""
+    if isinstance(against, str):
+        against = [against]
+    if isinstance(against, list | tuple):
+        if not all(isinstance(entry, str | Mapping) for entry in against):
+            return against
+        found: dict[str, Any] = {}
+        for entry in against:
+            more = locate(entry) if isinstance(entry, Mapping) else _named(entry)
+            for name, fields in more.items():
+                if found.setdefault(name, fields) != fields:
+                    raise ValueError(
+                        f"against names {name} twice, as two different things; expected one. "
+                        "Give one of them another name: {other: {file: PATH}}"
                     )
-                items += 1
-                for run in self._runs(item[1]):
-                    index.setdefault(run, f"{benchmark.name}:{item[0]}")
-            if not items:
-                raise SourceError(f"{benchmark.name}: no items. Check that it is the right file.")
-        return index
-
-    def _runs(self, text: str) -> Iterable[tuple[str, ...]]:
-        all_words = WORD.findall(normal_form(text))
-        if len(all_words) < self.ngram:
-            return [tuple(all_words)] if all_words else []
-        return zip(*(islice(all_words, i, None) for i in range(self.ngram)), strict=False)
-
-    def _find(self, frame: pl.DataFrame, index: Mapping[tuple[str, ...], str]) -> pl.DataFrame:
-        hits: list[tuple[str, str, float, str]] = []
-        for row_id, question in frame.iter_rows():
-            run = next((r for r in self._runs(question) if r in index), None)
-            if run is not None:
-                witness = f"{index[run]} “{' '.join(run)}”"
-                hits.append((row_id, "contaminated", float(len(run)), witness))
-        columns = {"id": pl.String, "reason": pl.String, "score": pl.Float64, "witness": pl.String}
-        return pl.DataFrame(hits, schema=columns, orient="row")
+        return found
+    if isinstance(against, Mapping):
+        return {
+            name: benchmarks()[name].source() if fields is None and name in benchmarks() else fields
+            for name, fields in against.items()
+        }
+    return against
 
 
-def _locate(name: str) -> dict[str, str]:
-    return {"shipped": name} if name in BENCHMARKS else {"file": name}
+def _named(entry: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name in expand(entry):
+        known = benchmarks().get(name)
+        found[Path(name).name.split(".")[0]] = known.source() if known else {"file": name}
+    return found
+
+
+def _drops(frame: pl.DataFrame, search: Search) -> pl.DataFrame:
+    found = search.find(frame["question"])
+    reasons, scores, witnesses, rows = [], [], [], []
+    for (row,), hits in found.group_by("row", maintain_order=True):
+        rows.append(row)
+        reasons.append(f"contaminated by {' and '.join(hits['method'])}")
+        scores.append(hits["score"][0])
+        witnesses.append(describe(hits, search.items.names))
+    ids = frame["id"].gather(pl.Series(rows, dtype=pl.UInt32))
+    return dropped(ids, reasons, score=pl.Series(scores, dtype=pl.Float64), witness=witnesses)

@@ -4,6 +4,7 @@ import fnmatch
 import os
 import re
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from stillroom.errors import SourceError
@@ -56,6 +57,24 @@ def fetch_url(url: str, sha256: str) -> Path:
     return target
 
 
+@cache
+def newest_commit(repo: str) -> str:
+    """Ask the hub for the newest commit of a dataset repository, once per process.
+
+    Raises:
+        SourceError: If the hub cannot be reached or has no such repository.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        commit = HfApi().dataset_info(repo).sha
+    except Exception as error:  # the hub's client raises errors of several libraries
+        raise _unreachable(f"hub {repo}", error) from error
+    if commit is None:
+        raise SourceError(f"hub {repo}: names no commit; expected one. Pin the revision.")
+    return commit
+
+
 def fetch_hub(repo: str, revision: str, pattern: str) -> Sequence[Path]:
     """Bring files of a Hugging Face dataset repository to the local disk.
 
@@ -88,7 +107,26 @@ def fetch_hub(repo: str, revision: str, pattern: str) -> Sequence[Path]:
     except SourceError:
         raise
     except Exception as error:  # the hub's client raises errors of several libraries
-        raise SourceError(
-            f"{where}: cannot be fetched ({type(error).__name__}: {str(error).splitlines()[0]}). "
-            "Check the network and the name, or pass --source NAME=FILE with a copy."
-        ) from error
+        raise _unreachable(where, error) from error
+
+
+def fetch_tokenizer(repo: str, revision: str) -> Path:
+    """Bring the ``tokenizer.json`` of a model on the hub to the local disk.
+
+    Raises:
+        SourceError: If it cannot be fetched.
+    """
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(repo, "tokenizer.json", revision=revision))
+    except Exception as error:  # the hub's client raises errors of several libraries
+        raise _unreachable(f"hub {repo}@{revision[:12]}", error) from error
+
+
+def _unreachable(where: str, error: Exception) -> SourceError:
+    what = (str(error) or "no reason given").splitlines()[0]
+    return SourceError(
+        f"{where}: cannot be fetched ({type(error).__name__}: {what}). "
+        "Check the network and the name, or pass --source NAME=FILE with a copy."
+    )

@@ -10,11 +10,12 @@ from typing import Any, ClassVar, Literal
 import polars as pl
 from pydantic import Field, model_validator
 
+from stillroom.benchmarks.registry import UNPINNED
 from stillroom.errors import SourceError
 from stillroom.families import DOMAINS
 from stillroom.rows import QUESTION, Schema, Shape, content_id, dropped
 from stillroom.steps.base import Misfit, Out, Runtime, Step, Tick
-from stillroom.steps.source.fetch import COMMIT, fetch_hub, fetch_url
+from stillroom.steps.source.fetch import COMMIT, fetch_hub, fetch_url, newest_commit
 from stillroom.steps.source.files import Broken, Record, read_records, sha256_of
 from stillroom.steps.source.generators import Gym, Procedural
 from stillroom.store.artifact import Delta
@@ -47,9 +48,11 @@ class Source(Step):
     Attributes:
         file: Path, pattern or URL of JSON Lines, JSON, CSV or Parquet. A path is looked up from
             the folder in which the command runs. A URL needs ``sha256``.
-        sha256: What the file must be.
+        sha256: What the file must be; with ``hub``, if ``files`` is one file.
         hub: A dataset on the Hugging Face hub, ``owner/name``, with ``revision`` and ``files``.
-        revision: A whole commit hash; a branch would change under the recipe.
+        revision: A whole commit hash; a branch would change under the recipe. ``unpinned`` takes
+            the newest commit, and the dataset card says which that was: for public recipes whose
+            authors wrote none down.
         files: Which files of the repository, such as ``main/train-*.parquet``.
         procedural: Task families of our own.
         gym: A task of the reasoning-gym package.
@@ -111,10 +114,11 @@ class Source(Step):
             raise ValueError(
                 f"{' and '.join(given) or 'none'} of {', '.join(self.ORIGINS)} given; expected one"
             )
-        if self.hub and not (self.revision and COMMIT.fullmatch(self.revision)):
+        pinned = self.revision and COMMIT.fullmatch(self.revision)
+        if self.hub and not pinned and self.revision != UNPINNED:
             raise ValueError(
                 f"revision is {self.revision!r}; expected the 40 digits of a commit, "
-                "because a branch changes under the recipe"
+                f"because a branch changes under the recipe, or {UNPINNED}"
             )
         if self.hub and not self.files:
             raise ValueError("files is missing; expected a pattern such as main/train-*.parquet")
@@ -146,7 +150,15 @@ class Source(Step):
         """Digest the files that are read, where their content is not pinned by the fields."""
         if self.name in rt.sources or (self.file and not self.sha256):
             return content_id(*[sha256_of(p) for p in self._paths(rt)])
+        if self.hub and self.revision == UNPINNED:
+            return content_id(newest_commit(self.hub))
         return None
+
+    def notes(self, rt: Runtime) -> list[str]:
+        """Say what the recipe does not: which commit was read, where it pins none."""
+        if self.hub and self.revision == UNPINNED and self.name not in rt.sources:
+            return [f"{self.name}: no revision is pinned; read at {newest_commit(self.hub)}."]
+        return []
 
     def reads(self, shape: Shape) -> Sequence[str]:
         """Read nothing that is in the store."""
@@ -224,7 +236,7 @@ class Source(Step):
             raise SourceError(
                 f"source {self.name}: none of {total:,} rows could be read. Check the format."
             )
-        return [
+        return self.notes(rt) + [
             f"{n:,} values of the column {c} are not of type {self.columns[c]}; they are null."
             for c, n in sorted(unfit.items())
         ]
@@ -280,7 +292,11 @@ class Source(Step):
         if override is not None:
             return _local(override)
         if self.hub:
-            return fetch_hub(self.hub, str(self.revision), str(self.files))
+            unpinned = self.revision == UNPINNED
+            commit = newest_commit(self.hub) if unpinned else str(self.revision)
+            paths = fetch_hub(self.hub, commit, str(self.files))
+            self._check_sum(f"{self.hub}: {self.files}", paths)
+            return paths
         if self.shipped:
             package = "benchmarks" if self.shipped in BENCHMARKS else "steps.source"
             folder = importlib.resources.files(f"stillroom.{package}")
@@ -288,12 +304,15 @@ class Source(Step):
         if self.file and "://" in self.file:
             return [fetch_url(self.file, str(self.sha256))]
         paths = _local(str(self.file))
+        self._check_sum(str(self.file), paths)
+        return paths
+
+    def _check_sum(self, where: str, paths: Sequence[Path]) -> None:
         if self.sha256 and [sha256_of(p) for p in paths] != [self.sha256]:
             raise SourceError(
-                f"{self.file}: sha256 is {sha256_of(paths[0])}, but the recipe pins {self.sha256}. "
+                f"{where}: sha256 is {sha256_of(paths[0])}, but the recipe pins {self.sha256}. "
                 "The file changed: pin the new sum, or restore it."
             )
-        return paths
 
     def _row(self, record: Record, number: int, unfit: Counter[str]) -> dict[str, Any]:
         licence = self.licence or (None if self.hub or self.file else OWN_LICENCE)
