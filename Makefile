@@ -25,7 +25,7 @@ docs: $(DEV) ## write the generated pages of docs/
 	$(BIN)/python scripts/make_docs.py
 
 bench: $(DEV) ## speed and memory against peers and limits
-	for bench in benches/*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
+	for bench in $$(grep -l "__main__" benches/*.py benches/*/*.py); do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
 
 models: $(DEV) ## retrain the embedded models from nothing (refuses to overwrite)
 	$(BIN)/python scripts/make_models.py
