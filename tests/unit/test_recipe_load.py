@@ -16,7 +16,8 @@ from stillroom.steps.dedup.dedup import Dedup
 from stillroom.steps.dedup.exact import Exact
 from stillroom.steps.keep.keep import Band, Keep
 from stillroom.steps.keep.take import Take
-from stillroom.steps.label.label import Label, Length
+from stillroom.steps.label.label import Label
+from stillroom.steps.label.plain import Length
 from stillroom.steps.mix.mix import Mix
 from stillroom.steps.source.source import Source
 from stillroom.steps.verify.verify import Verify

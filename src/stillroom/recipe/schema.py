@@ -29,6 +29,9 @@ SHORT_FIELDS: dict[tuple[str, str], list[dict[str, Any]]] = {
     ("Dedup", "indel"): [{"type": "number", "minimum": 50, "maximum": 100}],
     ("Decontaminate", "against"): [TEXT, {"type": "array"}],
     ("Decontaminate", "ngram"): [{"type": "integer", "minimum": 1}],
+    ("Label", "difficulty"): [TEXT],
+    ("Label", "response_length"): [TEXT],
+    ("Label", "askllm"): [TEXT],
 }
 """What may stand in a field beside what its type says."""
 

@@ -1,137 +1,142 @@
-"""`label`: plain measures of a text, kept as columns."""
+"""`label`: measure something and keep it as columns."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, Self
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Self
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import model_validator
 
 from stillroom.rows import Schema, Shape
-from stillroom.steps.base import RowStep
+from stillroom.steps.base import Calls, Misfit, ModelSpec, Out, Runtime, Step, Tick
+from stillroom.steps.label.askllm import AskLLM
+from stillroom.steps.label.difficulty import Difficulty
+from stillroom.steps.label.measure import Measure
+from stillroom.steps.label.plain import Length, Rules
+from stillroom.steps.label.response_length import ResponseLength
 from stillroom.store.artifact import Delta
+from stillroom.store.table import Table
 
 
-class Length(BaseModel):
-    """How long a text is.
+class Label(Step):
+    """Measure something and keep it as columns. Nothing is dropped; `keep` does that.
 
-    Attributes:
-        of: Column to measure.
-        unit: ``characters`` (Unicode code points), ``words`` (runs between white space) or
-            ``lines``.
-        column: Name of the new column.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    of: str = "question"
-    unit: Literal["characters", "words", "lines"] = "characters"
-    column: str = "length"
-
-    def expressions(self) -> list[pl.Expr]:
-        """Measure; null stays null."""
-        text = pl.col(self.of)
-        match self.unit:
-            case "characters":
-                value = text.str.len_chars()
-            case "words":
-                value = text.str.count_matches(r"\S+")
-            case "lines":
-                value = text.str.count_matches("\n", literal=True) + 1
-        return [value.cast(pl.Int64).alias(self.column)]
-
-    def adds(self) -> Schema:
-        """Add one column of integers."""
-        return {self.column: pl.Int64()}
-
-
-class Rules(BaseModel):
-    """What plain rules see in a question: each a column of booleans.
-
-    ``has_url``: an address. ``has_figure``: a figure, diagram or image is referred to.
-    ``multiple_choice``: options (A) to (C) are offered. ``multi_part``: parts (a) and (b) are
-    asked. ``wants_proof``: a proof is asked for.
-
-    Source: the filters of OpenThoughts-114k, widened to whole words.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    PATTERNS: ClassVar[Mapping[str, str]] = {
-        "has_url": r"(?i)\bhttps?://|\bwww\.",
-        "has_figure": r"(?i)\b(figure|diagram|jpe?g|png|svg)\b|!\[|\[asy\]",
-        "multiple_choice": r"(?s)\(A\).*\(B\).*\(C\)|(?m)^A[.)] .*(?s:.*)^B[.)] .*(?s:.*)^C[.)] ",
-        "multi_part": r"(?s)\(a\).*\(b\)|(?m)^a\) .*(?s:.*)^b\) ",
-        "wants_proof": r"(?i)\b(prove|proof|show that)\b",
-    }
-
-    def expressions(self) -> list[pl.Expr]:
-        """Match each pattern."""
-        question = pl.col("question")
-        return [question.str.contains(p).alias(name) for name, p in self.PATTERNS.items()]
-
-    def adds(self) -> Schema:
-        """Add a column of booleans for each rule."""
-        return {name: pl.Boolean() for name in self.PATTERNS}
-
-
-class Label(RowStep):
-    """Measure something and keep it as a column. Nothing is dropped; `keep` does that.
-
-    Exactly one measure is given.
+    Exactly one measure is given. A value that cannot be found is null, never zero, and the notes
+    count such rows by reason.
 
     Attributes:
         length: How long a text is.
         rules: What plain rules see in the question.
+        difficulty: How hard a model thinks the question is.
+        response_length: How long a model's answer to the question is.
+        askllm: How good a model thinks the question is for training.
     """
 
     STEP: ClassVar[str] = "label"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
     DELTA: ClassVar[Delta] = "columns"
-    MEASURES: ClassVar[tuple[str, ...]] = ("length", "rules")
 
     length: Length | None = None
     rules: Rules | None = None
+    difficulty: Difficulty | None = None
+    response_length: ResponseLength | None = None
+    askllm: AskLLM | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _defaults(cls, value: Any) -> Any:
         if isinstance(value, Mapping):  # `rules:` and `length:` with nothing behind them
-            return {k: {} if v is None and k in cls.MEASURES else v for k, v in value.items()}
+            return {k: {} if v is None and k in cls.measures() else v for k, v in value.items()}
         return value
 
     @model_validator(mode="after")
     def _one_measure(self) -> Self:
-        given = [name for name in self.MEASURES if getattr(self, name) is not None]
+        given = [name for name in self.measures() if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(
                 f"{' and '.join(given) or 'nothing'} given; expected one of "
-                f"{', '.join(self.MEASURES)}"
+                f"{', '.join(self.measures())}"
             )
         return self
+
+    @classmethod
+    def measures(cls) -> list[str]:
+        """Name the measures that there are."""
+        return [name for name in cls.model_fields if name != "as_"]
 
     @classmethod
     def shorthand(cls, value: Any) -> Any:
         """Take a bare word as a measure with its defaults."""
         return {value: {}} if isinstance(value, str) else value
 
-    def identity(self) -> dict[str, Any]:
-        """Return the measure that was given."""
-        return {k: v for k, v in super().identity().items() if v is not None}
+    @property
+    def word(self) -> str:
+        """The measure's word."""
+        return next(name for name in self.measures() if getattr(self, name) is not None)
 
     @property
-    def _measure(self) -> Length | Rules:
-        measure = self.length or self.rules
-        assert measure is not None
+    def measure(self) -> Measure:
+        """The measure that was given."""
+        measure: Measure = getattr(self, self.word)
         return measure
 
+    def identity(self) -> dict[str, Any]:
+        """Return the measure's fields, and what it adds to them."""
+        fields = self.measure.model_dump(mode="json", by_alias=True)
+        return {self.word: {**fields, **self.measure.identity()}}
+
+    def bind(self, models: Mapping[str, ModelSpec]) -> Self:
+        """Bind the measure's model."""
+        try:
+            return self.model_copy(update={self.word: self.measure.bind(models)})
+        except Misfit as error:
+            raise Misfit(f"label.{self.word}.{error}") from None
+
+    def outside(self, rt: Runtime) -> str | None:
+        """Digest what the measure reads from outside the store."""
+        return self.measure.outside(rt)
+
     def reads(self, shape: Shape) -> Sequence[str]:
-        """Read the text that is measured."""
-        return (self.length.of,) if self.length else ("question",)
+        """Read what is measured."""
+        return self.measure.reads()
 
     def adds(self, shape: Shape) -> Schema:
         """Add the measure's columns."""
-        return self._measure.adds()
+        return self.measure.adds()
 
-    def shard(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Measure one shard."""
-        return frame.select("id", *self._measure.expressions())
+    def calls(self, inputs: Sequence[Table], rt: Runtime) -> Calls | None:
+        """Count what the measure would ask for."""
+        return self.measure.calls(inputs[0], rt)
+
+    def calls_at_most(self, rows: int, rt: Runtime) -> Calls | None:
+        """Bound what the measure would ask for."""
+        return self.measure.calls_at_most(rows, rt)
+
+    def run(self, inputs: Sequence[Table], out: Out, rt: Runtime) -> list[str]:
+        """Prepare once, then measure shard after shard."""
+        (table,) = inputs
+        columns = dict.fromkeys(["id", *self.measure.reads()])
+        shards = range(len(table.shards))
+        todo = [index for index in shards if not out.has(index)]
+        tally: Counter[str] = Counter()
+
+        def frames() -> Iterator[pl.DataFrame]:
+            return (table.frame(index, *columns) for index in todo)
+
+        if not todo and not self.measure.ASKS:
+            return []
+        with self.measure.prepare(frames, rt, tally) as compute:
+            # Replies are read once more for shards that an earlier run finished: the notes are
+            # about all rows.
+            for index in shards if self.measure.ASKS else todo:
+                frame = table.frame(index, *columns)
+                data = compute(frame)
+                if index in todo:
+                    out.write(index, data, rows_in=frame.height)
+                if not self.measure.ASKS:
+                    rt.tick(Tick(rows=frame.height))
+        return [
+            f"{n:,} of {table.height:,} rows have no value in {next(iter(self.measure.adds()))}: "
+            f"{reason}."
+            for reason, n in sorted(tally.items())
+        ]

@@ -1,0 +1,155 @@
+"""Measures that a model fills into a form: asked, read, asked again, or left undecided."""
+
+import contextlib
+import importlib.resources
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from itertools import count, islice
+from statistics import fmean
+from typing import Any, ClassVar, Self
+
+import polars as pl
+from pydantic import Field
+
+from stillroom.models.chat import Message
+from stillroom.models.ledger import Ledger
+from stillroom.models.structured import TRIES, Form, Inquiry, ask, outcomes, schema_of
+from stillroom.rows import Schema, content_id
+from stillroom.steps.asking import bound, estimate, estimate_at_most, purchase, role, sampling
+from stillroom.steps.base import Calls, ModelSpec, Runtime, Shardwise, Tick
+from stillroom.steps.label.measure import Frames, Measure
+from stillroom.store.table import Table
+
+WHY = {
+    "undecided": "no reply could be read",
+    "filtered": "a content filter cut the reply off",
+    "failed": "the request failed",
+}
+
+
+class Inquired(Measure):
+    """What such measures share.
+
+    A reply that cannot be read is asked for again, up to ``tries`` times in all, each try bought
+    once. With several votes the value is the mean of those that could be read.
+
+    Attributes:
+        model: Role of the model in the recipe's ``models``.
+        votes: How often each question is judged.
+        tries: How often a vote is asked for at most.
+        column: Name of the new column; the model's reason stands beside it, as ``COLUMN_reason``.
+    """
+
+    ASKS: ClassVar[bool] = True
+    FORM: ClassVar[type[Form]]
+    TEMPERATURE: ClassVar[float | None] = None
+
+    model: str | ModelSpec = "grader"
+    votes: int = Field(1, ge=1, le=1_000)
+    tries: int = Field(TRIES, ge=1, le=100)
+    column: str
+
+    @classmethod
+    def shorthand(cls, value: Any) -> Any:
+        """Take a bare word as the model's role."""
+        return {"model": value}
+
+    def bind(self, models: Mapping[str, ModelSpec]) -> Self:
+        """Replace the role by the model."""
+        return self.model_copy(update={"model": role(self.model, models, "model")})
+
+    @abstractmethod
+    def messages(self, row: Mapping[str, Any]) -> tuple[Message, ...]:
+        """Word the question about one row."""
+
+    @abstractmethod
+    def value(self, form: Form) -> float:
+        """Return the value that a filled-in form holds."""
+
+    def reads(self) -> Sequence[str]:
+        """Read the question."""
+        return ("question",)
+
+    def adds(self) -> Schema:
+        """Add the value and the model's reason."""
+        return {self.column: pl.Float64(), f"{self.column}_reason": pl.String()}
+
+    def identity(self) -> dict[str, Any]:
+        """Let the wording of the prompts, and the form, enter the key."""
+        wording = content_id(*map(prompt, self.prompts()), schema_of(self.FORM))
+        return {**super().identity(), "wording": wording}
+
+    @abstractmethod
+    def prompts(self) -> Sequence[str]:
+        """Name the prompts that may be used."""
+
+    def _inquiries(self, frame: pl.DataFrame) -> Iterator[Inquiry[Form]]:
+        spec = bound(self.model)
+        drawn = sampling(spec, temperature=self.TEMPERATURE)
+        for row in frame.iter_rows(named=True):
+            messages = self.messages(row)
+            for vote in range(self.votes):
+                yield Inquiry(spec.name, messages, drawn, self.FORM, vote, self.tries)
+
+    @contextlib.contextmanager
+    def prepare(self, frames: Frames, rt: Runtime, tally: Counter[str]) -> Iterator[Shardwise]:
+        """Buy every vote, then read them shard by shard."""
+        ledger = rt.ledger()
+        rt.tick(Tick(of=self.votes * sum(frame.height for frame in frames())))
+        rounds = count()
+
+        def inquiries() -> Iterator[Inquiry[Form]]:
+            return (inquiry for frame in frames() for inquiry in self._inquiries(frame))
+
+        ask(
+            inquiries,
+            ledger,
+            lambda requests: purchase(requests, bound(self.model), rt, again=next(rounds) > 0),
+        )
+        yield lambda frame: self._read(frame, ledger, tally)
+
+    def _read(self, frame: pl.DataFrame, ledger: Ledger, tally: Counter[str]) -> pl.DataFrame:
+        known = outcomes(self._inquiries(frame), ledger)
+        values: list[float | None] = []
+        reasons: list[str | None] = []
+        while votes := list(islice(known, self.votes)):
+            forms = [vote.value for vote in votes if vote.value is not None]
+            values.append(fmean(map(self.value, forms)) if forms else None)
+            reasons.append(getattr(forms[0], "reasoning", None) if forms else None)
+            if not forms:
+                tally[WHY[votes[0].state]] += 1
+        names = list(self.adds())
+        data = {"id": frame["id"], names[0]: values, names[1]: reasons}
+        return pl.DataFrame(data, schema_overrides=dict(self.adds()))
+
+    def calls(self, table: Table, rt: Runtime) -> Calls:
+        """Count the votes, and those that are not settled yet."""
+        ledger = rt.ledger()
+        missing = 0
+        for frame in table.frames("id", *self.reads()):
+            known = outcomes(self._inquiries(frame), ledger)
+            missing += sum(outcome.next is not None for outcome in known)
+        wanted = table.height * self.votes
+        return estimate(bound(self.model), rt, wanted=wanted, missing=missing)
+
+    def calls_at_most(self, rows: int, rt: Runtime) -> Calls:
+        """Bound the votes, every one of them tried to the last."""
+        return estimate_at_most(bound(self.model), rt, rows * self.votes * self.tries)
+
+
+@cache
+def prompt(name: str) -> str:
+    """Return the text of a prompt that comes with the package."""
+    folder = importlib.resources.files("stillroom.steps.label") / "prompts"
+    return (folder / f"{name}.txt").read_text(encoding="utf-8").strip()
+
+
+def worded(name: str, question: str) -> str:
+    """Put a question into a prompt, at the line ``[[question]]``.
+
+    What the question says is not looked at: a mark inside it stays what it is.
+    """
+    before, _, after = prompt(name).partition("[[question]]")
+    return f"{before}{question}{after}"

@@ -1,0 +1,36 @@
+"""What labellers are asked, word by word: a change of wording buys everything anew."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from stillroom.models.structured import schema_of
+from stillroom.steps.base import ModelSpec
+from stillroom.steps.label.askllm import AskLLM
+from stillroom.steps.label.difficulty import Difficulty
+
+GOLDEN = Path(__file__).parent / "prompts"
+GRADER = ModelSpec(name="some/grader")
+MEASURES = {
+    "difficulty_code": Difficulty(model=GRADER, rubric="code"),
+    "difficulty_math": Difficulty(model=GRADER, rubric="math"),
+    "difficulty_science": Difficulty(model=GRADER, rubric="science"),
+    "askllm": AskLLM(model=GRADER),
+}
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_prompt_is_the_recorded_one(name):
+    measure = MEASURES[name]
+    messages = measure.messages({"question": "What is 2+2?"})
+    said = [f"## {message.role}\n\n{message.content}\n" for message in messages]
+    schema = json.dumps(json.loads(schema_of(measure.FORM)), indent=1)
+    assert "\n".join([*said, f"## schema\n\n{schema}\n"]) == (GOLDEN / f"{name}.md").read_text()
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_prompt_names_every_field_of_its_form(name):
+    measure = MEASURES[name]
+    said = measure.messages({"question": ""})[-1].content
+    assert all(f'"{field}"' in said for field in measure.FORM.model_fields)
