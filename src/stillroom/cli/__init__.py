@@ -15,6 +15,7 @@ VERBS = {
     "ls": ("stillroom.cli.look", "List the steps of a recipe and what they hold."),
     "show": ("stillroom.cli.look", "Print rows, as they stood after a step."),
     "why": ("stillroom.cli.look", "Tell the whole story of a row."),
+    "contamination": ("stillroom.cli.contamination", "Report which benchmarks a dataset asks."),
     "publish": ("stillroom.cli.publish", "Push a dataset folder to the Hugging Face hub."),
     "serve": ("stillroom.cli.serve", "Serve a local model as an OpenAI-compatible server."),
     "gc": ("stillroom.cli.upkeep", "Free what no recipe refers to."),
