@@ -51,7 +51,7 @@ def rows_of(step: str) -> list[dict[str, Any]]:
         (folder / "bench.jsonl").write_text(json.dumps(bench) + "\n")
         files = {"questions": "questions", "again": "questions", "bench": "bench"}
         sources = {name: str(folder / f"{file}.jsonl") for name, file in files.items()}
-        with Ledger(folder / "ledger.sqlite") as ledger:
+        with Ledger(folder / "ledger") as ledger:
             kitchen = Kitchen(folder / "store", sources, FakeModels(FakeModel()), lambda: ledger)
             chain = "".join(f"    {line}\n" for line in CASES[step])
             model = "models: {teacher: {name: some/model, max_tokens: 9}}"

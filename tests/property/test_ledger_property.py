@@ -105,7 +105,7 @@ def test_ledger_keeps_the_first_completion_and_the_last_failure(
     completions: dict[bytes, Completion] = {}
     failures: dict[bytes, Failure] = {}
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "ledger.sqlite"
+        path = Path(folder) / "ledger"
         for part in (replies[:6], replies[6:]):
             with Ledger(path) as ledger:
                 for request, reply in part:

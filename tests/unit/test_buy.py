@@ -58,7 +58,7 @@ class Model:
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with Ledger(tmp_path / "ledger.sqlite") as opened:
+    with Ledger(tmp_path / "ledger") as opened:
         yield opened
 
 

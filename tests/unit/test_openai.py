@@ -532,7 +532,7 @@ def test_key_never_appears_in_errors_failures_ledger_logs_or_repr(
     echoes = [refusal(400, f"bad {KEY}"), status(500, KEY), raw(KEY.encode()), drop, half]
     for behave in echoes:
         texts.append(repr(reply_to(serve(behave), api_key_env="TEST_API_KEY")))
-    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+    with Ledger(tmp_path / "ledger") as ledger:
         teacher = model(serve(in_turn(echoes[0])), api_key_env="TEST_API_KEY")
         buy([asked()], model=teacher, ledger=ledger)
         texts.append(repr(ledger.failures([asked().key])))

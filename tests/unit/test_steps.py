@@ -198,7 +198,7 @@ domains:
     @pytest.fixture
     def asked(self, kitchen, tmp_path):
         """Run the recipe on a fake model, and tell how many calls it took."""
-        ledger = Ledger(tmp_path / "ledger.sqlite")
+        ledger = Ledger(tmp_path / "ledger")
         kitchen.ledger = lambda: ledger
 
         def run(*questions, draws=2, reply=echo):

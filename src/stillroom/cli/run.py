@@ -13,7 +13,7 @@ from rich.text import Text
 
 from stillroom.benchmarks.registry import local_copies
 from stillroom.cli.options import parse_sources, runtime_options
-from stillroom.errors import RecipeError
+from stillroom.errors import RecipeError, StoreError
 from stillroom.models.config import load_config
 from stillroom.models.ledger import Ledger
 from stillroom.recipe.form import Recipe
@@ -133,12 +133,23 @@ def _runtime(
         def ledger() -> Ledger:
             if not opened:
                 store.root.mkdir(parents=True, exist_ok=True)
+                _refuse_first_form(store)
                 opened.append(Ledger(store.ledger_path))
                 stack.callback(opened[0].close)
             return opened[0]
 
         stack.enter_context(_stop_on_terminate())
         yield store, Runtime(load_config(models_path), ledger, overrides, workers)
+
+
+def _refuse_first_form(store: Store) -> None:
+    """Do not begin an empty ledger beside a full one, which would buy everything again."""
+    old = store.root / "ledger.sqlite"
+    if old.exists() and not store.ledger_path.exists():
+        raise StoreError(
+            f"{old}: a ledger of the first form; expected the folder {store.ledger_path}. Run "
+            f"`stillroom ledger import {old} --store {store.root}` once: nothing is lost."
+        )
 
 
 def _source_names(recipe: Recipe) -> list[str]:

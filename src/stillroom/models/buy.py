@@ -4,7 +4,7 @@ Covered: each reply is committed before anyone hears of it; an interrupt keeps w
 callers that want the same completions at the same time, in one process or several, share the work.
 
 Not covered: calls in flight when a process is killed are asked again, since their replies went to
-nobody. Two machines need two ledgers, which know nothing of each other's claims.
+nobody. Two machines that want the same completion at the same time both buy it.
 """
 
 import time

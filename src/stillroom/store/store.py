@@ -6,7 +6,7 @@
       locks/<key>               held by the process that builds
       checked/<key>             sizes and times of files whose bytes matched the manifest
       recipes/<name>.json       what each recipe referred to when it last ran
-      ledger.sqlite             every completion ever paid for
+      ledger/                   every completion ever paid for
 
 Nothing here depends on where the store lies, on the host or on the time, so it can be moved,
 copied and shared. What is covered: a kill at any moment, two processes on one store, torn and
@@ -135,7 +135,7 @@ class Store:
     @property
     def ledger_path(self) -> Path:
         """Where the completions are kept."""
-        return self.root / "ledger.sqlite"
+        return self.root / "ledger"
 
 
 @dataclass

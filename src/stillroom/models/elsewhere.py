@@ -1,0 +1,82 @@
+"""Reading completions that are kept elsewhere: exported files, other ledgers, the first form."""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import zstandard
+
+from stillroom.errors import StoreError
+from stillroom.models import journal
+from stillroom.models.chat import Completion
+from stillroom.models.codec import TORN, Codec, dictionary_in, from_text
+from stillroom.models.journal import Gap, Record
+
+
+def read_elsewhere(path: Path) -> Iterator[tuple[bytes, str, int, Completion]]:
+    """Read the completions of a folder of journals, one journal, or a ledger of the first form.
+
+    Yields:
+        Key, model, time in nanoseconds since 1970, and the completion.
+
+    Raises:
+        StoreError: If something there is no completion, or a torn one.
+    """
+    if path.is_dir():
+        for part in sorted(path.glob("*.journal")):
+            yield from read_elsewhere(part)
+        return
+    with path.open("rb") as opened:
+        start, file = opened.read(16), opened.fileno()
+        if start.startswith(b"SQLite format 3"):
+            yield from _read_first_form(path)
+            return
+        codec, forgotten = Codec(), _forgotten(file)
+        for record in journal.scan(file):
+            if isinstance(record, Gap):
+                raise StoreError(
+                    f"{path}: bytes {record.start:,} to {record.end:,} are no record; expected "
+                    "an exported ledger or a journal. Restore the file from a copy."
+                )
+            data = os.pread(file, record.size, record.start)
+            body = data[record.size - record.body_size :]
+            try:
+                if record.kind == journal.DICTIONARY:
+                    codec.meet("", record.facts[0], dictionary_in(data))
+                elif record.kind == journal.COMPLETION:
+                    number = zstandard.get_frame_parameters(body).dict_id
+                    completion = from_text(codec.decompress("", number, body))
+                    if record.at_ns > forgotten.get(record.key, -1):
+                        yield record.key, record.facts[0], record.at_ns, completion
+            except (*TORN, KeyError) as error:
+                raise StoreError(
+                    f"{path}: completion {record.key.hex()} is torn ({error}); expected what was "
+                    "written. Restore the file from a copy."
+                ) from error
+
+
+def _forgotten(file: int) -> dict[bytes, int]:
+    found: dict[bytes, int] = {}
+    for record in journal.scan(file):
+        if isinstance(record, Record) and record.kind == journal.FORGOTTEN:
+            found[record.key] = max(record.at_ns, found.get(record.key, -1))
+    return found
+
+
+def _read_first_form(path: Path) -> Iterator[tuple[bytes, str, int, Completion]]:
+    unpack = zstandard.ZstdDecompressor().decompress
+    at = path.stat().st_mtime_ns
+    try:
+        with closing(sqlite3.connect(path)) as db:
+            for key, name, body in db.execute(
+                "SELECT key, name, body FROM completion JOIN payload p ON p.id = payload"
+                " JOIN model m ON m.id = model"
+            ):
+                yield key, name, at, from_text(unpack(body))
+    except (sqlite3.DatabaseError, *TORN) as error:
+        raise StoreError(
+            f"{path}: cannot be read as a ledger ({error}); expected one that Stillroom wrote. "
+            "Restore the file from a copy."
+        ) from error
