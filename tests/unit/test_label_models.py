@@ -20,7 +20,7 @@ def serving(tmp_path, behave, questions=("How many?", "Why?", "Prove it.")) -> I
     """Serve a grader; give the server, a kitchen, and a function that runs a label."""
     lines = [json.dumps(q if isinstance(q, dict) else {"question": q}) for q in questions]
     (tmp_path / "q.jsonl").write_text("\n".join(lines))
-    with TeacherServer(behave) as server, Ledger(tmp_path / "ledger.sqlite") as ledger:
+    with TeacherServer(behave) as server, Ledger(tmp_path / "ledger") as ledger:
         entry = OpenAIEntry(engine="openai", base_url=server.url, concurrency=4)
         models = ModelsConfig({"some/grader": entry})
         kitchen = Kitchen(tmp_path / "store", {"q": str(tmp_path / "q.jsonl")}, models,

@@ -82,7 +82,7 @@ def says(*texts, finish="stop"):
 
 @pytest.fixture
 def ledger(tmp_path):
-    with Ledger(tmp_path / "ledger.sqlite") as opened:
+    with Ledger(tmp_path / "ledger") as opened:
         yield opened
 
 
