@@ -2,7 +2,7 @@
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -25,15 +25,22 @@ def read_elsewhere(path: Path) -> Iterator[tuple[bytes, str, int, Completion]]:
         StoreError: If something there is no completion, or a torn one.
     """
     if path.is_dir():
-        for part in sorted(path.glob("*.journal")):
-            yield from read_elsewhere(part)
+        parts = sorted(path.glob("*.journal"))
+        forgotten = _forgotten(parts)
+        for part in parts:
+            yield from _read_journal(part, forgotten)
         return
     with path.open("rb") as opened:
-        start, file = opened.read(16), opened.fileno()
-        if start.startswith(b"SQLite format 3"):
-            yield from _read_first_form(path)
-            return
-        codec, forgotten = Codec(), _forgotten(file)
+        first_form = opened.read(16).startswith(b"SQLite format 3")
+    yield from _read_first_form(path) if first_form else _read_journal(path, _forgotten([path]))
+
+
+def _read_journal(
+    path: Path, forgotten: Mapping[bytes, int]
+) -> Iterator[tuple[bytes, str, int, Completion]]:
+    codec = Codec()
+    with path.open("rb") as opened:
+        file = opened.fileno()
         for record in journal.scan(file):
             if isinstance(record, Gap):
                 raise StoreError(
@@ -57,11 +64,13 @@ def read_elsewhere(path: Path) -> Iterator[tuple[bytes, str, int, Completion]]:
                 ) from error
 
 
-def _forgotten(file: int) -> dict[bytes, int]:
+def _forgotten(paths: Iterable[Path]) -> dict[bytes, int]:
     found: dict[bytes, int] = {}
-    for record in journal.scan(file):
-        if isinstance(record, Record) and record.kind == journal.FORGOTTEN:
-            found[record.key] = max(record.at_ns, found.get(record.key, -1))
+    for path in paths:
+        with path.open("rb") as opened:
+            for record in journal.scan(opened.fileno()):
+                if isinstance(record, Record) and record.kind == journal.FORGOTTEN:
+                    found[record.key] = max(record.at_ns, found.get(record.key, -1))
     return found
 
 
