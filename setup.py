@@ -6,6 +6,7 @@ from setuptools import Extension, setup
 
 SOURCES = {
     "stillroom.kernels._grams": "src/stillroom/kernels/grams.c",
+    "stillroom.kernels._minhash": "src/stillroom/kernels/minhash.c",
     "stillroom.models.local._engine": "src/stillroom/models/local/engine.c",
 }
 

@@ -9,6 +9,10 @@
 #ifndef STILLROOM_COLUMNS_H
 #define STILLROOM_COLUMNS_H
 
+#define Py_LIMITED_API 0x030B0000
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -175,6 +179,42 @@ static const char *column_read(Column *column, struct ArrowArrayStream *stream, 
     schema.release(&schema);
     stream->release(stream);
     return wrong;
+}
+
+/* Read a column from the capsule of an Arrow stream; 0 with an exception if it is none. */
+static int read_capsule(PyObject *capsule, Column *column, int *type) {
+    struct ArrowArrayStream *stream = PyCapsule_GetPointer(capsule, "arrow_array_stream");
+    if (!stream) return 0;
+    const char *wrong = column_read(column, stream, type);
+    if (!wrong) return 1;
+    column_free(column);
+    if (!strcmp(wrong, "no memory"))
+        PyErr_NoMemory();
+    else
+        PyErr_Format(PyExc_TypeError, "the column is %s; expected strings or lists of UInt32",
+                     wrong);
+    return 0;
+}
+
+/* Read texts, and put the normal form in the place of each that has bytes beyond ASCII. */
+static int read_texts(PyObject *capsule, PyObject *form_capsule, Column *raw, Column *forms,
+                      int *type) {
+    int form_type;
+    if (!read_capsule(capsule, raw, type)) return 0;
+    if (form_capsule == Py_None) return 1;
+    if (!read_capsule(form_capsule, forms, &form_type)) return 0;
+    size_t used = 0;
+    for (size_t i = 0; i < raw->n && used <= forms->n; i++) {
+        const uint8_t *at = raw->values[i].at;
+        uint8_t beyond = 0;
+        for (size_t k = 0; k < raw->values[i].length; k++) beyond |= at[k];
+        if (!(beyond & 0x80)) continue;
+        if (used < forms->n) raw->values[i] = forms->values[used];
+        used++;
+    }
+    if (used == forms->n) return 1;
+    PyErr_SetString(PyExc_ValueError, "the normal forms are not those of the texts");
+    return 0;
 }
 
 #endif

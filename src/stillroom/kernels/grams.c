@@ -1,4 +1,4 @@
-/* N-grams of words or tokens: which texts share a run with an item, and which texts are alike.
+/* N-grams of words or tokens: which texts share a run with an item.
  *
  * Ngrams holds the n-grams of items. Every word of an item gets a number; a text's words are looked
  * up, and a word that no item has ends every run. Runs of numbers are found by a rolling hash and
@@ -9,50 +9,10 @@
  * may share it.
  */
 
-#define Py_LIMITED_API 0x030B0000
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-
 #include "columns.h"
 #include "words.h"
 
 #define NONE UINT32_MAX
-
-/* Read a column from the capsule of an Arrow stream; 0 with an exception if it is none. */
-static int read_capsule(PyObject *capsule, Column *column, int *type) {
-    struct ArrowArrayStream *stream = PyCapsule_GetPointer(capsule, "arrow_array_stream");
-    if (!stream) return 0;
-    const char *wrong = column_read(column, stream, type);
-    if (!wrong) return 1;
-    column_free(column);
-    if (!strcmp(wrong, "no memory"))
-        PyErr_NoMemory();
-    else
-        PyErr_Format(PyExc_TypeError, "the column is %s; expected strings or lists of UInt32",
-                     wrong);
-    return 0;
-}
-
-/* Read texts, and put the normal form in the place of each that has bytes beyond ASCII. */
-static int read_texts(PyObject *capsule, PyObject *form_capsule, Column *raw, Column *forms,
-                      int *type) {
-    int form_type;
-    if (!read_capsule(capsule, raw, type)) return 0;
-    if (form_capsule == Py_None) return 1;
-    if (!read_capsule(form_capsule, forms, &form_type)) return 0;
-    size_t used = 0;
-    for (size_t i = 0; i < raw->n && used <= forms->n; i++) {
-        const uint8_t *at = raw->values[i].at;
-        uint8_t beyond = 0;
-        for (size_t k = 0; k < raw->values[i].length; k++) beyond |= at[k];
-        if (!(beyond & 0x80)) continue;
-        if (used < forms->n) raw->values[i] = forms->values[used];
-        used++;
-    }
-    if (used == forms->n) return 1;
-    PyErr_SetString(PyExc_ValueError, "the normal forms are not those of the texts");
-    return 0;
-}
 
 static size_t power_of_two(size_t least) {
     size_t n = 64;

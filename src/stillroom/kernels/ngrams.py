@@ -6,14 +6,14 @@ in plain Python.
 
 from array import array
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import polars as pl
 
 from stillroom.kernels import _grams
 from stillroom.kernels.ngrams_reference import Run, Short
+from stillroom.kernels.texts import columns
 from stillroom.rows import Schema
-from stillroom.text.normal import normal_form, normal_form_expr
+from stillroom.text.normal import normal_form
 
 OVERLAP: Schema = {
     "text": pl.UInt32(),
@@ -52,7 +52,7 @@ class Ngrams:
     """
 
     def __init__(self, items: pl.Series, n: int, *, short: Short = "whole") -> None:
-        self._index = _grams.Ngrams(*_columns(items), n, short == "whole")
+        self._index = _grams.Ngrams(*columns(items), n, short == "whole")
 
     def find(self, texts: pl.Series, *, run: Run = "first", workers: int = 1) -> pl.DataFrame:
         """Find the texts that share an n-gram with an item.
@@ -71,8 +71,8 @@ class Ngrams:
         """
 
         def part(start: int) -> pl.DataFrame:
-            columns = _columns(texts.slice(start, PART))
-            found = array("I", self._index.find(*columns, run == "longest"))
+            these = columns(texts.slice(start, PART))
+            found = array("I", self._index.find(*these, run == "longest"))
             frame = pl.DataFrame(
                 {name: found[i :: len(OVERLAP)] for i, name in enumerate(OVERLAP)},
                 schema=dict(OVERLAP),
@@ -101,12 +101,3 @@ def words(text: str) -> list[str]:
     ['find', '2', '2', 'x']
     """
     return _grams.words(normal_form(text))
-
-
-def _columns(texts: pl.Series) -> tuple[Any, Any]:
-    """Give the kernel texts, and the normal forms of those that are not plain ASCII."""
-    if texts.dtype != pl.String:
-        return texts.__arrow_c_stream__(), None
-    beyond = texts.filter(texts.str.len_bytes() != texts.str.len_chars())
-    forms = beyond.alias("text").to_frame().select(normal_form_expr("text"))["text"]
-    return texts.__arrow_c_stream__(), forms.__arrow_c_stream__()
