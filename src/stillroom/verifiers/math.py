@@ -1,5 +1,7 @@
 r"""Verify final answers of mathematics: our own rules first, math-verify for the rest.
 
+Measured by kind of edit in ``docs/verification.md``.
+
 The final answer is taken by `stillroom.text.answers`, stripped of wrappers (dollar signs, bold,
 ``\text``, ``\boxed``, a closing full stop, ``x =``), and compared with the reference:
 
@@ -10,7 +12,9 @@ The final answer is taken by `stillroom.text.answers`, stripped of wrappers (dol
    process is started for them.
 4. Words and letters are compared as words.
 5. A pair in other brackets is another answer: ``(3,5)`` is a point, ``[3,5]`` an interval.
-6. Everything else goes to math-verify in worker processes with limits on time and memory.
+6. The common forms of expressions, tuples, intervals, lists, matrices and equations are compared
+   by value; see `stillroom.verifiers.expression`.
+7. Everything else goes to math-verify in worker processes with limits on time and memory.
 
 Decisions that a reader may want to know:
 
@@ -36,6 +40,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from stillroom.text.answers import Extracted, choice_letter, extract_answer
+from stillroom.verifiers.expression import agree
 from stillroom.verifiers.pool import Failure, Limits, Pool
 from stillroom.verifiers.verdict import Outcome, Task, Verdict
 
@@ -57,7 +62,7 @@ class MathVerifier:
             workers: Processes; verdicts do not depend on their number.
             limits: What each may use.
         """
-        self.name = f"math/1 math-verify {version('math-verify')}"
+        self.name = f"math/2 math-verify {version('math-verify')}"
         self.pool = Pool("stillroom.verifiers.math_worker", workers=workers, limits=limits)
 
     def __enter__(self) -> Self:
@@ -145,6 +150,9 @@ def compare(answer: str, reference: str) -> _Decision | _Pair:
     (one, unit), (other, other_unit) = _without_unit(one), _without_unit(other)
     if unit and other_unit and unit != other_unit:
         return _Decision("unparsed", f"other units: {unit} against {other_unit}")
+    same = agree(one, other)
+    if same is not None:
+        return _CORRECT if same else _INCORRECT
     return _Pair(one, other)
 
 

@@ -25,7 +25,7 @@ class Verify(RowStep):
     """
 
     STEP: ClassVar[str] = "verify"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
     DELTA: ClassVar[Delta] = "columns"
     TAKES: ClassVar[Kind | None] = "answers"
     COLUMNS: ClassVar[Schema] = {
