@@ -177,6 +177,51 @@ class TestDedup:
             step = f"dedup: {{indel: {{threshold: 90, rule: {rule}}}}}"
             assert texts(kitchen.chain(f"- {a}\n- {step}")) == kept
 
+    LONG = "A farmer has {} red hens and buys {} more of them on the market of the old town."
+
+    def test_minhash_finds_a_long_near_copy_and_not_a_short_one(self, kitchen, tmp_path):
+        long = " ".join(self.LONG.format(i, i + 1) for i in range(9))
+        a = file(
+            tmp_path, "a", long, long.upper() + " Why?", "Two hens?", "Two hens, no?", "!", "?"
+        )
+        table = kitchen.chain(f"- {a}\n- dedup: minhash")
+        assert texts(table) == [long.upper() + " Why?", "Two hens?", "Two hens, no?", "!", "?"]
+        (drop,) = drops(kitchen.built[-1]).to_dicts()
+        assert drop["reason"] == "near_duplicate"
+        assert 98 < drop["score"] < 100
+        assert drop["witness"] == rows(table, "id")[0]["id"]
+
+    def test_minhash_by_chains_keeps_one_of_what_is_linked(self, kitchen, tmp_path):
+        """With one word a shingle and one row a band, texts that share a word are linked."""
+        a = file(tmp_path, "a", "ape bee", "bee cat", "cat dog")
+        for rule, kept in (("greedy", ["ape bee", "cat dog"]), ("chains", ["ape bee"])):
+            method = f"{{ngram: 1, bands: 64, rows: 1, rule: {rule}}}"
+            step = f"dedup: {{minhash: {method}, prefer: [first]}}"
+            assert texts(kitchen.chain(f"- {a}\n- {step}")) == kept
+
+    def test_minhash_verified_drops_only_what_reaches_the_similarity(self, kitchen, tmp_path):
+        copies = [self.LONG.format(n, 7) for n in ("two", "Two", "ten")]
+        a = file(tmp_path, "a", *copies, "Of the old town a farmer buys 7 red hens more.")
+        step = "dedup: {minhash: {ngram: 2, bands: 64, rows: 1, verify: %s}, prefer: [first]}"
+        assert len(texts(kitchen.chain(f"- {a}\n- {step % 99}"))) == 3
+        assert len(texts(kitchen.chain(f"- {a}\n- {step % 95}"))) == 2
+        assert {d["reason"] for d in drops(kitchen.built[-1]).to_dicts()} == {"near_duplicate"}
+        assert min(drops(kitchen.built[-1])["score"]) >= 95
+
+    @pytest.mark.parametrize(
+        ("method", "message"),
+        [
+            ("{bands: 100, rows: 100}", "bands times rows is 10000; expected 4,096 at most"),
+            ("{rule: chains, verify: 90}", "rule is chains beside verify"),
+            ("{verify: 40}", "40"),
+            ("{unit: letters}", "letters"),
+        ],
+    )
+    def test_minhash_that_cannot_be_is_refused(self, kitchen, tmp_path, method, message):
+        a = file(tmp_path, "a", "x?")
+        with pytest.raises(RecipeError, match=message):
+            kitchen.chain(f"- {a}\n- dedup: {{minhash: {method}}}")
+
     def test_verified_that_is_no_boolean_is_refused(self, kitchen, tmp_path):
         target = tmp_path / "a.jsonl"
         target.write_text(json.dumps({"question": "A?", "verified": "yes"}) + "\n")

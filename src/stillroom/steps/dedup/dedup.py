@@ -12,6 +12,7 @@ from stillroom.steps.base import Misfit, Out, Runtime, Step, write_drops
 from stillroom.steps.dedup.exact import Exact
 from stillroom.steps.dedup.indel import Indel
 from stillroom.steps.dedup.method import Method, Ranked
+from stillroom.steps.dedup.minhash import MinHash
 from stillroom.store.artifact import Delta
 from stillroom.store.table import Table
 from stillroom.text.normal import normal_form_expr
@@ -29,6 +30,7 @@ class Dedup(Step):
     Attributes:
         exact: The same normal form.
         indel: The same up to few edits.
+        minhash: Probably most of the words in common.
         prefer: What makes a row survive, the most important first. ``verified``: its boolean column
             ``verified`` is true, where the rows have such a column. ``reference``: it has a
             reference. ``longer``: its normal form has more characters. ``first``: it stands
@@ -39,10 +41,15 @@ class Dedup(Step):
     VERSION: ClassVar[int] = 1
     DELTA: ClassVar[Delta] = "drops"
     TAKES: ClassVar[Kind | None] = "questions"
-    METHODS: ClassVar[Mapping[str, type[Method]]] = {"exact": Exact, "indel": Indel}
+    METHODS: ClassVar[Mapping[str, type[Method]]] = {
+        "exact": Exact,
+        "indel": Indel,
+        "minhash": MinHash,
+    }
 
     exact: Exact | None = None
     indel: Indel | None = None
+    minhash: MinHash | None = None
     prefer: tuple[Criterion, ...] = ("verified", "reference", "longer", "first")
 
     @classmethod
