@@ -5,6 +5,7 @@ from pathlib import Path
 from setuptools import Extension, setup
 
 SOURCES = {
+    "stillroom.kernels._indel": "src/stillroom/kernels/indel.c",
     "stillroom.kernels._grams": "src/stillroom/kernels/grams.c",
     "stillroom.kernels._minhash": "src/stillroom/kernels/minhash.c",
     "stillroom.models.local._engine": "src/stillroom/models/local/engine.c",

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from stillroom.kernels import indel
 from stillroom.steps.base import Runtime, Tick
-from stillroom.steps.dedup.method import REPEATS, Method, Ranked
+from stillroom.steps.dedup.method import Method, Ranked
 from stillroom.text.normal import normal_form_expr
 
 
@@ -43,12 +43,12 @@ class Indel(Method):
         """Compare all questions."""
         form = pl.col("question") if self.text == "raw" else normal_form_expr("question")
         texts = pl.concat(frame.select(form)["question"] for frame in rows.frames("question"))
-        texts = texts.gather(rows.rank.arg_sort())
         found = indel.dedup(
             texts,
             self.threshold,
             rule=self.rule,
+            order=rows.rank.arg_sort(),
             workers=rt.workers,
             tick=lambda done: rt.tick(Tick(rows=done)),
         )
-        return found.select(REPEATS.keys())
+        return found
