@@ -197,8 +197,8 @@ static int read_capsule(PyObject *capsule, Column *column, int *type) {
 }
 
 /* Read texts, and put the normal form in the place of each that has bytes beyond ASCII. */
-static int read_texts(PyObject *capsule, PyObject *form_capsule, Column *raw, Column *forms,
-                      int *type) {
+static inline int read_texts(PyObject *capsule, PyObject *form_capsule, Column *raw, Column *forms,
+                             int *type) {
     int form_type;
     if (!read_capsule(capsule, raw, type)) return 0;
     if (form_capsule == Py_None) return 1;

@@ -946,20 +946,17 @@ static int dedup_run(Dedup *d) {
 /* ---- the module ------------------------------------------------------------------------------ */
 
 /* Read columns, and encode them in one alphabet; 0 with an exception. */
-static int read_texts(Texts *texts, PyObject **capsules, int n, const Py_buffer *order) {
+static int read_columns(Texts *texts, PyObject **capsules, int n, const Py_buffer *order) {
     uint64_t *counts = calloc(CODES, sizeof *counts), totals[2];
     Alphabet alphabet = {0};
     int ok = counts != NULL, type;
     for (int i = 0; ok && i < n; i++) {
-        struct ArrowArrayStream *stream = PyCapsule_GetPointer(capsules[i], "arrow_array_stream");
-        const char *wrong = stream ? column_read(&texts[i].column, stream, &type) : NULL;
-        if (wrong && strcmp(wrong, "no memory"))
-            PyErr_Format(PyExc_TypeError, "the column is %s; expected strings", wrong);
-        else if (stream && !wrong && type != STRINGS)
+        ok = read_capsule(capsules[i], &texts[i].column, &type);
+        if (ok && type != STRINGS)
             PyErr_SetString(PyExc_TypeError, "the column holds lists; expected strings");
-        else if (texts[i].column.n > UINT32_MAX / 4)
+        else if (ok && texts[i].column.n > UINT32_MAX / 4)
             PyErr_SetString(PyExc_ValueError, "more than a billion texts");
-        ok = stream && !wrong && !PyErr_Occurred();
+        ok = ok && !PyErr_Occurred();
     }
     if (ok && order->buf) { /* the column as it stands in another order */
         Column *column = &texts[0].column;
@@ -1051,7 +1048,7 @@ static PyObject *module_join(PyObject *self, PyObject *args) {
         return NULL;
     const Gates *gates = gates_named(kernels);
     Texts texts[2] = {{{0}}};
-    if (!gates || !read_texts(texts, capsules, 2, &(Py_buffer){0})) return NULL;
+    if (!gates || !read_columns(texts, capsules, 2, &(Py_buffer){0})) return NULL;
     if (limit > texts[1].n) limit = texts[1].n;
     Caller caller = {.tick = tick, .of = 1, .texts = (double)texts[0].n, .workers = workers};
     int result = NO_MEMORY;
@@ -1085,7 +1082,7 @@ static PyObject *module_dedup(PyObject *self, PyObject *args) {
     const Gates *gates = gates_named(kernels);
     Texts texts = {{0}};
     PyObject *found = NULL;
-    if (gates && read_texts(&texts, &capsule, 1, &order)) {
+    if (gates && read_columns(&texts, &capsule, 1, &order)) {
         Caller caller = {.tick = tick, .workers = workers};
         PyThreadState *thread = PyEval_SaveThread();
         Dedup d = {.texts = &texts, .gates = gates, .t = t, .greedy = greedy, .caller = &caller,
@@ -1121,7 +1118,7 @@ static void sorted_free(PyObject *capsule) {
 static PyObject *module_sorted(PyObject *self, PyObject *capsule) {
     Sorted *sorted = calloc(1, sizeof *sorted);
     if (!sorted) return PyErr_NoMemory();
-    if (read_texts(&sorted->texts, &capsule, 1, &(Py_buffer){0})) {
+    if (read_columns(&sorted->texts, &capsule, 1, &(Py_buffer){0})) {
         sorted->places = all_sorted(&sorted->texts);
         PyObject *made =
             sorted->places ? PyCapsule_New(sorted, "stillroom.indel", sorted_free) : PyErr_NoMemory();
