@@ -15,7 +15,12 @@ from stillroom.models.ledger import Ledger
 from stillroom.store.artifact import Artifact
 from stillroom.store.store import Store, disk_errors
 
-EXTRAS = {"reasoning_gym": "reasoning-gym", "torch": "train", "datasets": "hub"}
+EXTRAS = {
+    "reasoning_gym": "reasoning-gym",
+    "torch": "train",
+    "datasets": "hub",
+    "py7zr": "stackexchange",
+}
 """Module to the extra that brings it."""
 
 LOW_DISK = 2e9

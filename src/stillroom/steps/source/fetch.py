@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from stillroom.errors import SourceError
-from stillroom.steps.source.files import format_of, sha256_of
+from stillroom.steps.source.files import sha256_of
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -30,7 +30,6 @@ def fetch_url(url: str, sha256: str) -> Path:
     import fsspec
 
     name = url.rsplit("/", 1)[-1].split("?")[0]
-    format_of(name)
     target = cache_folder() / "files" / sha256 / name
     if target.is_file():
         return target

@@ -89,7 +89,7 @@ def format_of(name: str) -> str:
 
 
 def _read_lines(path: Path) -> Iterator[Record | Broken]:
-    with _open(path) as file:
+    with opened(path) as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
@@ -109,7 +109,7 @@ def _read_lines(path: Path) -> Iterator[Record | Broken]:
 
 def _read_json(path: Path) -> Iterator[Record | Broken]:
     try:
-        with _open(path) as file:
+        with opened(path) as file:
             content = json.load(file)
     except ValueError as error:
         raise SourceError(
@@ -134,7 +134,8 @@ def _read_frames(frame: pl.LazyFrame, columns: Iterable[str]) -> Iterator[Record
         yield from batch.iter_rows(named=True)
 
 
-def _open(path: Path) -> BinaryIO:
+def opened(path: Path) -> BinaryIO:
+    """Open a file, through its compression if its ending names one."""
     openers: Mapping[str, Callable[[Path], Any]] = {
         ".gz": gzip.open,
         ".bz2": bz2.open,

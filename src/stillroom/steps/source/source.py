@@ -3,7 +3,7 @@
 import glob
 import importlib.resources
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -16,8 +16,9 @@ from stillroom.families import DOMAINS
 from stillroom.rows import QUESTION, Schema, Shape, content_id, dropped
 from stillroom.steps.base import Misfit, Out, Runtime, Step, Tick
 from stillroom.steps.source.fetch import COMMIT, fetch_hub, fetch_url, newest_commit
-from stillroom.steps.source.files import Broken, Record, read_records, sha256_of
+from stillroom.steps.source.files import Broken, Record, format_of, read_records, sha256_of
 from stillroom.steps.source.generators import Gym, Procedural
+from stillroom.steps.source.stackexchange import dump_url, read_posts
 from stillroom.store.artifact import Delta
 from stillroom.store.table import Table
 from stillroom.text.answers import last_boxed
@@ -43,17 +44,22 @@ TYPES: Mapping[ColumnType, pl.DataType] = {
 class Source(Step):
     r"""Questions and where they come from.
 
-    Exactly one of ``file``, ``hub``, ``procedural``, ``gym`` and ``shipped`` says where.
+    Exactly one of ``file``, ``hub``, ``stackexchange``, ``procedural``, ``gym`` and ``shipped``
+    says where.
 
     Attributes:
         file: Path, pattern or URL of JSON Lines, JSON, CSV or Parquet. A path is looked up from
             the folder in which the command runs. A URL needs ``sha256``.
-        sha256: What the file must be; with ``hub``, if ``files`` is one file.
+        sha256: What the file must be; with ``hub``, if ``files`` is one file; with
+            ``stackexchange``, the dump.
         hub: A dataset on the Hugging Face hub, ``owner/name``, with ``revision`` and ``files``.
         revision: A whole commit hash; a branch would change under the recipe. ``unpinned`` takes
             the newest commit, and the dataset card says which that was: for public recipes whose
             authors wrote none down.
         files: Which files of the repository, such as ``main/train-*.parquet``.
+        stackexchange: A site of Stack Exchange, such as ``physics``: the questions of its dump,
+            which is fetched if ``sha256`` is given, and else comes by ``--source``. Posts also have
+            ``title``, ``tags``, ``score``, ``post``, ``created`` and ``licence`` for ``columns``.
         procedural: Task families of our own.
         gym: A task of the reasoning-gym package.
         shipped: A set that comes with the package; its questions of the recipe's domain, or all
@@ -72,13 +78,16 @@ class Source(Step):
     STEP: ClassVar[str] = "source"
     VERSION: ClassVar[int] = 1
     DELTA: ClassVar[Delta] = "rows"
-    ORIGINS: ClassVar[tuple[str, ...]] = ("file", "hub", "procedural", "gym", "shipped")
+    ORIGINS: ClassVar[tuple[str, ...]] = (
+        "file", "hub", "stackexchange", "procedural", "gym", "shipped",
+    )  # fmt: skip
 
     file: str | None = None
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
     hub: str | None = Field(None, pattern=r"^[\w.-]+/[\w.-]+$")
     revision: str | None = None
     files: str | None = None
+    stackexchange: str | None = Field(None, pattern=r"^[a-z0-9]+(\.[a-z0-9]+)*$")
     procedural: Procedural | None = None
     gym: Gym | None = None
     shipped: Literal["word_problems", "planted_copies", "proxy_suite"] | None = None
@@ -138,17 +147,25 @@ class Source(Step):
             return self.as_
         if self.file:
             return Path(self.file).name.split(".")[0]
+        if self.stackexchange:
+            return f"stackexchange_{self.stackexchange.replace('.', '_')}"
         if self.gym:
             return f"reasoning-gym/{self.gym.task}"
         return self.hub or self.shipped or "procedural"
 
     def identity(self) -> dict[str, Any]:
         """Return the fields; the name is among them, because rows carry it."""
-        return {**super().identity(), "name": self.name}
+        fields = {**super().identity(), "name": self.name}
+        return (
+            fields
+            if self.stackexchange
+            else {k: v for k, v in fields.items() if k != "stackexchange"}
+        )
 
     def outside(self, rt: Runtime) -> str | None:
         """Digest the files that are read, where their content is not pinned by the fields."""
-        if self.name in rt.sources or (self.file and not self.sha256):
+        unpinned = (self.file or self.stackexchange) and not self.sha256
+        if self.name in rt.sources or unpinned:
             return content_id(*[sha256_of(p) for p in self._paths(rt)])
         if self.hub and self.revision == UNPINNED:
             return content_id(newest_commit(self.hub))
@@ -266,14 +283,15 @@ class Source(Step):
         if isinstance(self.licence, Mapping):
             wanted.append(self.licence["column"])
         for path in self._paths(rt):
-            for record in self._checked(read_records(path, wanted), path):
+            records = read_posts(path) if self.stackexchange else read_records(path, wanted)
+            for record in self._checked(records, path):
                 if self.shipped and self.domain in DOMAINS:
                     if not isinstance(record, Broken) and record["domain"] == self.domain:
                         yield record
                 else:
                     yield record
 
-    def _checked(self, records: Iterator[Record | Broken], path: Path) -> Iterator[Record | Broken]:
+    def _checked(self, records: Iterable[Record | Broken], path: Path) -> Iterator[Record | Broken]:
         """Complain about a missing column once, at the first record, and not at every row."""
         first = True
         for record in records:
@@ -297,15 +315,26 @@ class Source(Step):
             paths = fetch_hub(self.hub, commit, str(self.files))
             self._check_sum(f"{self.hub}: {self.files}", paths)
             return paths
+        if self.stackexchange:
+            return [self._dump(self.stackexchange)]
         if self.shipped:
             package = "benchmarks" if self.shipped in BENCHMARKS else "steps.source"
             folder = importlib.resources.files(f"stillroom.{package}")
             return [Path(str(folder / f"{self.shipped}.jsonl"))]
         if self.file and "://" in self.file:
+            format_of(self.file.rsplit("/", 1)[-1].split("?")[0])
             return [fetch_url(self.file, str(self.sha256))]
         paths = _local(str(self.file))
         self._check_sum(str(self.file), paths)
         return paths
+
+    def _dump(self, site: str) -> Path:
+        if self.sha256:
+            return fetch_url(dump_url(site), self.sha256)
+        raise SourceError(
+            f"source {self.name}: no dump is at hand, and no sha256 is given to fetch one by. "
+            f"Download {dump_url(site)} and pass --source {self.name}=FILE."
+        )
 
     def _check_sum(self, where: str, paths: Sequence[Path]) -> None:
         if self.sha256 and [sha256_of(p) for p in paths] != [self.sha256]:
@@ -315,7 +344,11 @@ class Source(Step):
             )
 
     def _row(self, record: Record, number: int, unfit: Counter[str]) -> dict[str, Any]:
-        licence = self.licence or (None if self.hub or self.file else OWN_LICENCE)
+        licence = self.licence
+        if licence is None and self.stackexchange:
+            licence = _text(record.get("licence"))
+        elif licence is None and not (self.hub or self.file):
+            licence = OWN_LICENCE
         if isinstance(licence, Mapping):
             licence = _text(record.get(licence["column"]))
         row: dict[str, Any] = {
