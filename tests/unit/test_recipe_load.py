@@ -94,7 +94,7 @@ def edited(old: str, new: str) -> str:
         (
             edited("dedup: exact", "dedup: fuzzy"),
             "r.yaml:13: domains.math[1].dedup.fuzzy is no field; expected one of exact, indel, "
-            "prefer.",
+            "minhash, prefer.",
         ),
         (
             edited("dedup: exact", "dedup: {indel: 40}"),
@@ -102,7 +102,8 @@ def edited(old: str, new: str) -> str:
         ),
         (
             edited("dedup: exact", "dedup: {indel: 90, exact: null}"),
-            "r.yaml:13: domains.math[1].dedup exact and indel given; expected one of exact, indel.",
+            "r.yaml:13: domains.math[1].dedup exact and indel given; expected one of exact, indel, "
+            "minhash.",
         ),
         (
             edited("dedup: exact", "dedup: {indel: {rule: clever}}"),
