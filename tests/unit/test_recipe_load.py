@@ -158,7 +158,7 @@ def edited(old: str, new: str) -> str:
         (
             edited("shipped: word_problems", "shipped: word_problems, file: x.jsonl"),
             "r.yaml:8: domains.math[0].mix.words[0].source file and shipped of file, hub, "
-            "procedural, gym, shipped given; expected one.",
+            "stackexchange, procedural, gym, shipped given; expected one.",
         ),
         (
             edited("n: 100", "n: 100, families: [arithmetik]"),
