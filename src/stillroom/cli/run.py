@@ -3,6 +3,7 @@
 import contextlib
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -35,10 +36,13 @@ from stillroom.store.store import Store
     "--out", type=click.Path(path_type=Path), default=None,
     help="Folder of the dataset.  [default: datasets/<name>]",
 )  # fmt: skip
+@click.option("--retry-failed", is_flag=True,
+              help="Ask again for answers that failed for good before.")  # fmt: skip
 @runtime_options
 def run(
     recipe: str,
     out: Path | None,
+    retry_failed: bool,
     store_path: Path,
     models_path: Path | None,
     sources: tuple[str, ...],
@@ -56,6 +60,7 @@ def run(
     folder = out or Path("datasets") / loaded.name
     with _runtime(store_path, loaded, models_path, sources, workers) as (store, rt):
         console.print(Text(f"{loaded.name} → {folder}, with the store {store_path}"))
+        rt = replace(rt, retry_failed=retry_failed)
         try:
             made = make(loaded, text=text, store=store, rt=rt, out=folder, watcher=progress)
         finally:

@@ -354,6 +354,13 @@ class Ledger:
             found.update((key, Failure(reason, words)) for key, reason, words in rows if reason)
         return found
 
+    def finish_reasons(self, keys: Iterable[bytes]) -> dict[bytes, str]:
+        """Return how the completions that are there ended, by key."""
+        found: dict[bytes, str] = {}
+        for _, rows in self._look_up("SELECT key, finish_reason FROM completion", keys):
+            found.update(rows)
+        return found
+
     def usage(self, keys: Iterable[bytes]) -> Usage:
         """Sum the tokens of the completions of these keys; a key given twice counts twice."""
         sums = [0, 0, 0, 0]

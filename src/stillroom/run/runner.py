@@ -75,6 +75,9 @@ class Runner:
         tables = [at.table for at in inputs]
         asked = ask(step, tables, self.rt)
         artifact = self.store.find(step.STEP, asked.key)
+        if artifact and self.rt.retry_failed and step.failed(artifact.manifest):
+            self.store.discard(artifact)
+            artifact = None
         cached = artifact is not None
         if artifact is None:
             artifact = self._build(path, step, tables, asked)

@@ -85,6 +85,7 @@ def purchase(
         ledger=rt.ledger(),
         on_reply=tell,
         reasoning=bool(spec.reasoning),
+        retry_failed=rt.retry_failed,
     )
     found = bought.reused + bought.settled
     rt.tick(Tick(rows=0 if again else found, reused=bought.reused))

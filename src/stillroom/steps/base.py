@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from stillroom.models.config import ModelsConfig
 from stillroom.models.ledger import Ledger
 from stillroom.rows import DROP, Kind, Schema, Shape
-from stillroom.store.artifact import Delta
+from stillroom.store.artifact import Delta, Manifest
 from stillroom.store.table import Table
 
 
@@ -75,6 +75,7 @@ class Runtime:
         ledger: Opens the ledger of paid completions.
         sources: Files that stand in for named sources (``--source NAME=FILE``).
         workers: Processes for work on the CPU.
+        retry_failed: Whether to ask again for what models failed on before.
         tick: Called as work gets done.
     """
 
@@ -82,6 +83,7 @@ class Runtime:
     ledger: Callable[[], Ledger]
     sources: Mapping[str, str] = field(default_factory=dict)
     workers: int = 2
+    retry_failed: bool = False
     tick: Callable[[Tick], None] = lambda tick: None
 
 
@@ -207,6 +209,14 @@ class Step(BaseModel, ABC):
         Returns:
             Notes for the manifest: what a reader of the dataset card should know.
         """
+
+    def failed(self, manifest: Manifest) -> int:
+        """Count what is missing from an artifact of this step because a model failed.
+
+        Args:
+            manifest: Of an artifact that this step made.
+        """
+        return 0
 
     def at_most(self, rows: Sequence[int | None]) -> int | None:
         """Bound the rows after this step; None if nothing is known.

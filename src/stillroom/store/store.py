@@ -17,6 +17,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -60,6 +61,16 @@ class Store:
         artifact = Artifact.load(path)
         self._check(artifact)
         return artifact
+
+    def discard(self, artifact: Artifact) -> None:
+        """Delete an artifact; a kill half-way leaves something for `gc`, and never half of it."""
+        gone = self.root / "building" / f"{artifact.path.name}.discarded"
+        with disk_errors(artifact.path):
+            gone.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(gone, ignore_errors=True)
+            artifact.path.rename(gone)
+            shutil.rmtree(gone)
+            (self.root / "checked" / artifact.path.name).unlink(missing_ok=True)
 
     def _check(self, artifact: Artifact) -> None:
         """Verify all bytes once, and again whenever a file's size or time changed since."""

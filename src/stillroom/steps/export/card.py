@@ -229,9 +229,21 @@ def _of(teacher: Teacher, facts: Facts) -> str:
 def _teacher(teacher: Teacher) -> str:
     settings = [f"{name} {value:,}" for name, value in teacher.sampling.items()]
     words = ", ".join(settings) or "sampling left to the server"
-    draws = f"; {_n(teacher.draws, 'draw')} per question" if teacher.draws else ""
+    draws = f"; {_draws(teacher.draws)} per question" if teacher.draws else ""
     system = "; with a system prompt" if teacher.system else "; no system prompt"
     return f"{code(teacher.name)}: {words}{draws}{system}"
+
+
+def _draws(draws: int | Mapping[str, Any]) -> str:
+    if isinstance(draws, int):
+        return _n(draws, "draw")
+    if "column" in draws:
+        return f"as many draws as {code(draws['column'])} says"
+    until = draws["until"]
+    goal = "one is correct" if until == "correct" else (
+        f"the pass rate is known within {until['within']:g}"
+    )  # fmt: skip
+    return f"draws until {goal}, {draws['at_most']:,} at most,"
 
 
 def _split(tally: Tally, column: str, facts: Facts) -> str:

@@ -52,7 +52,7 @@ class Teacher:
     domains: tuple[str, ...]
     name: str
     sampling: Mapping[str, float]
-    draws: int | None
+    draws: int | Mapping[str, Any] | None
     system: str | None
     prefix: str
     suffix: str
