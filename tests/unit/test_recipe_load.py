@@ -85,7 +85,7 @@ def edited(old: str, new: str) -> str:
         (
             edited("draws: 2", "drawz: 2"),
             "r.yaml:16: domains.math[3].answer.drawz is no field; expected one of model, "
-            "draws, prefix, suffix. Did you mean draws?",
+            "draws, prefix, suffix, on_length, on_content_filter. Did you mean draws?",
         ),
         (
             edited("draws: 2", "draws: 0"),
