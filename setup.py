@@ -9,6 +9,7 @@ SOURCES = {
     "stillroom.kernels._indel": "src/stillroom/kernels/indel.c",
     "stillroom.kernels._grams": "src/stillroom/kernels/grams.c",
     "stillroom.kernels._minhash": "src/stillroom/kernels/minhash.c",
+    "stillroom.kernels._vectors": "src/stillroom/kernels/vectors.c",
     "stillroom.models.local._engine": "src/stillroom/models/local/engine.c",
 }
 PROGRAMS = {

@@ -201,8 +201,7 @@ class TeacherServer:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         self._released = asyncio.Event()
         app = web.Application(client_max_size=2**26)
-        app.router.add_post("/v1/chat/completions", self._complete)
-        app.router.add_get("/v1/models", self._list)
+        self.routes(app)
         runner = web.AppRunner(app, shutdown_timeout=0.05, handler_cancellation=True)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", self.port, reuse_address=True)
@@ -216,6 +215,11 @@ class TeacherServer:
         await site.stop()
         await runner.cleanup()
         await self._turn()  # connections closed just now let go of their sockets
+
+    def routes(self, app: web.Application) -> None:
+        """Say which addresses there are."""
+        app.router.add_post("/v1/chat/completions", self._complete)
+        app.router.add_get("/v1/models", self._list)
 
     async def _turn(self) -> None:
         for _ in range(10):

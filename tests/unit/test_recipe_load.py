@@ -94,7 +94,7 @@ def edited(old: str, new: str) -> str:
         (
             edited("dedup: exact", "dedup: fuzzy"),
             "r.yaml:13: domains.math[1].dedup.fuzzy is no field; expected one of exact, indel, "
-            "minhash, prefer.",
+            "minhash, cosine, prefer.",
         ),
         (
             edited("dedup: exact", "dedup: {indel: 40}"),
@@ -103,7 +103,7 @@ def edited(old: str, new: str) -> str:
         (
             edited("dedup: exact", "dedup: {indel: 90, exact: null}"),
             "r.yaml:13: domains.math[1].dedup exact and indel given; expected one of exact, indel, "
-            "minhash.",
+            "minhash, cosine.",
         ),
         (
             edited("dedup: exact", "dedup: {indel: {rule: clever}}"),

@@ -22,6 +22,7 @@ from stillroom.errors import ModelError, SetupError
 from stillroom.models.chat import ChatModel
 
 if TYPE_CHECKING:
+    from stillroom.models.embeddings import Embedder
     from stillroom.models.openai import OpenAIModel
 
 FILE_NAME = "models.toml"
@@ -174,6 +175,31 @@ class ModelsConfig:
         if isinstance(entry, LocalEntry):
             return _open_local(self._directory(name, entry), name=name, threads=entry.threads)
         return _server(name, entry)
+
+    def embedder(self, name: str) -> "Embedder":
+        """Return the embedder behind its door; nothing is sent yet.
+
+        Raises:
+            ModelError: If no such model is configured, or it makes no vectors.
+        """
+        from stillroom.models.embeddings import NGRAMS, NgramEmbedder, ServedEmbedder
+
+        if name == NGRAMS:
+            return NgramEmbedder()
+        entry = self._entry(name)
+        if isinstance(entry, LocalEntry):
+            raise ModelError(
+                f"{name}: the local engine makes no vectors; expected an OpenAI-compatible "
+                f"embeddings server, or {NGRAMS}. Name another model in the recipe."
+            )
+        return ServedEmbedder(
+            name,
+            entry.base_url,
+            served_name=entry.served_name or name,
+            api_key_env=entry.api_key_env,
+            concurrency=min(entry.concurrency, 8),
+            timeout_s=entry.timeout_s,
+        )
 
     def describe(self, name: str) -> str:
         """Say which engine serves a model and where, without secrets.

@@ -8,7 +8,8 @@ import polars as pl
 from pydantic import model_validator
 
 from stillroom.rows import Kind, Shape, dropped
-from stillroom.steps.base import Misfit, Out, Runtime, Step, write_drops
+from stillroom.steps.base import Misfit, ModelSpec, Out, Runtime, Step, write_drops
+from stillroom.steps.dedup.cosine import Cosine
 from stillroom.steps.dedup.exact import Exact
 from stillroom.steps.dedup.indel import Indel
 from stillroom.steps.dedup.method import Method, Ranked
@@ -31,6 +32,7 @@ class Dedup(Step):
         exact: The same normal form.
         indel: The same up to few edits.
         minhash: Probably most of the words in common.
+        cosine: The same meaning, as far as an embedder can tell.
         prefer: What makes a row survive, the most important first. ``verified``: its boolean column
             ``verified`` is true, where the rows have such a column. ``reference``: it has a
             reference. ``longer``: its normal form has more characters. ``first``: it stands
@@ -45,11 +47,13 @@ class Dedup(Step):
         "exact": Exact,
         "indel": Indel,
         "minhash": MinHash,
+        "cosine": Cosine,
     }
 
     exact: Exact | None = None
     indel: Indel | None = None
     minhash: MinHash | None = None
+    cosine: Cosine | None = None
     prefer: tuple[Criterion, ...] = ("verified", "reference", "longer", "first")
 
     @classmethod
@@ -81,6 +85,14 @@ class Dedup(Step):
     def identity(self) -> dict[str, Any]:
         """Return the method that was given, and the preference."""
         return {k: v for k, v in super().identity().items() if v is not None}
+
+    def bind(self, models: Mapping[str, ModelSpec]) -> Self:
+        """Bind the method's model, if it has one."""
+        (name,) = (name for name in self.METHODS if getattr(self, name) is not None)
+        try:
+            return self.model_copy(update={name: self.method.bind(models)})
+        except Misfit as error:
+            raise Misfit(f"dedup.{error}") from None
 
     @property
     def method(self) -> Method:

@@ -3,13 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 from stillroom.rows import Schema
-from stillroom.steps.base import Runtime
+from stillroom.steps.base import ModelSpec, Runtime
 from stillroom.store.table import Table
 
 REPEATS: Schema = {"row": pl.UInt32(), "witness": pl.UInt32(), "score": pl.Float64()}
@@ -57,6 +57,14 @@ class Method(BaseModel, ABC):
         if cls.BARE is None or isinstance(value, Mapping | Method):
             return value
         return {cls.BARE: value}
+
+    def bind(self, models: Mapping[str, ModelSpec]) -> Self:
+        """Return this method with the recipe's models in place of their roles.
+
+        Raises:
+            Misfit: If a role is not among the recipe's models.
+        """
+        return self
 
     @abstractmethod
     def find(self, rows: Ranked, rt: Runtime) -> pl.DataFrame:

@@ -11,6 +11,7 @@ from stillroom.rows import Schema, Shape
 from stillroom.steps.base import Calls, Misfit, ModelSpec, Out, Runtime, Step, Tick
 from stillroom.steps.label.askllm import AskLLM
 from stillroom.steps.label.difficulty import Difficulty
+from stillroom.steps.label.embedding import Embedding
 from stillroom.steps.label.measure import Measure
 from stillroom.steps.label.plain import Length, Rules
 from stillroom.steps.label.response_length import ResponseLength
@@ -30,6 +31,7 @@ class Label(Step):
         difficulty: How hard a model thinks the question is.
         response_length: How long a model's answer to the question is.
         askllm: How good a model thinks the question is for training.
+        embedding: How much nearer the text is to good examples than to bad ones.
     """
 
     STEP: ClassVar[str] = "label"
@@ -41,6 +43,7 @@ class Label(Step):
     difficulty: Difficulty | None = None
     response_length: ResponseLength | None = None
     askllm: AskLLM | None = None
+    embedding: Embedding | None = None
 
     @model_validator(mode="before")
     @classmethod

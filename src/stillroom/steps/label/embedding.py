@@ -1,0 +1,111 @@
+"""`embedding`: how much nearer a question is to good examples than to bad ones."""
+
+import contextlib
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from operator import add, sub
+from typing import Any, ClassVar, Literal, Self
+
+import polars as pl
+from pydantic import Field, model_validator
+
+from stillroom.errors import ModelError
+from stillroom.kernels.vectors import Matrix, scores
+from stillroom.rows import Schema, content_id
+from stillroom.steps.asking import bound
+from stillroom.steps.base import ModelSpec, Runtime, Shardwise, Tick
+from stillroom.steps.label import examples
+from stillroom.steps.label.measure import Frames, Measure
+from stillroom.steps.source.source import Source
+from stillroom.steps.vectors import embed, embedder_role
+
+
+class Embedding(Measure):
+    """How much nearer the text is to the positives than to the negatives, -2 to 2.
+
+    The value is the mean dot product with all positives minus that with all negatives, of vectors
+    of length 1. An empty text has a vector of zeros, and so the value 0; a text that the embedder
+    refuses has none.
+
+    Source: OpenThoughts, section on question filtering, where the embedder is OpenAI's
+    text-embedding-3-large.
+
+    Attributes:
+        model: Role of the embedder in the recipe's ``models``, or ``stillroom/ngrams-1``, which
+            comes with the package and compares spelling, not meaning.
+        positives: Good examples: sources by name, a path, or a list of paths.
+        negatives: Bad examples.
+        of: Column to measure.
+        column: Name of the new column.
+    """
+
+    ASKS: ClassVar[bool] = True
+
+    model: str | ModelSpec = "embedder"
+    positives: Mapping[str, Source] = Field(min_length=1)
+    negatives: Mapping[str, Source] = Field(min_length=1)
+    of: str = "question"
+    column: str = "embedding"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sets(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        sets = {n: examples.named(value[n]) for n in ("positives", "negatives") if n in value}
+        return {**value, **sets}
+
+    def bind(self, models: Mapping[str, ModelSpec]) -> Self:
+        """Replace the role by the embedder."""
+        return self.model_copy(update={"model": embedder_role(self.model, models, "model")})
+
+    def outside(self, rt: Runtime) -> str:
+        """Digest the examples."""
+        return content_id(*(examples.digest(s, rt) for s in (self.positives, self.negatives)))
+
+    def reads(self) -> Sequence[str]:
+        """Read the text."""
+        return (self.of,)
+
+    def adds(self) -> Schema:
+        """Add one column of numbers."""
+        return {self.column: pl.Float64()}
+
+    @contextlib.contextmanager
+    def prepare(self, frames: Frames, rt: Runtime, tally: Counter[str]) -> Iterator[Shardwise]:
+        """Find the direction from the negatives to the positives."""
+        good, bad = self._mean("positives", rt), self._mean("negatives", rt)
+        towards = array("d", map(sub, good, bad))
+
+        def measure(frame: pl.DataFrame) -> pl.DataFrame:
+            texts = frame[self.of].fill_null("").to_list()
+            vectors = list(embed(texts, self.model, rt))
+            values: list[float | None] = list(scores(Matrix.of(vectors, len(towards)), towards))
+            for i, (text, vector) in enumerate(zip(texts, vectors, strict=True)):
+                if vector is None and text.strip():
+                    values[i] = None
+                    tally["the embedder refused the text"] += 1
+            rt.tick(Tick(rows=frame.height))
+            data = {"id": frame["id"], self.column: values}
+            return pl.DataFrame(data, schema_overrides=dict(self.adds()))
+
+        yield measure
+
+    def _mean(self, which: Literal["positives", "negatives"], rt: Runtime) -> "array[float]":
+        """Average the vectors of all examples."""
+        sums, n = array("d"), 0
+        found = embed(examples.texts(getattr(self, which), rt), self.model, rt)
+        while part := list(islice(found, 2048)):
+            vectors = [vector for vector in part if vector is not None]
+            if vectors:
+                here = Matrix.of(vectors).sum()
+                sums = array("d", map(add, sums or array("d", bytes(8 * len(here))), here))
+                n += len(vectors)
+        if not n:
+            raise ModelError(
+                f"{bound(self.model).name}: refuses every one of the {which}; expected vectors. "
+                "See whether the texts are too long for it."
+            )
+        return array("d", (value / n for value in sums))

@@ -1,0 +1,39 @@
+"""Embedding the texts of a table: what the steps share that compare by vectors."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from stillroom.models.embeddings import NGRAMS, Embedder, embed_all
+from stillroom.models.vectors import Vectors
+from stillroom.steps.asking import bound, role
+from stillroom.steps.base import ModelSpec, Runtime
+
+
+def embedder_role(model: str | ModelSpec, models: Mapping[str, ModelSpec], where: str) -> ModelSpec:
+    """Return the embedder that plays a role; the one of the package goes by its own name.
+
+    Only its name is kept: how a model samples says nothing about its vectors.
+
+    Raises:
+        Misfit: If the recipe has no such role.
+    """
+    if model == NGRAMS:
+        return ModelSpec(name=NGRAMS)
+    return ModelSpec(name=role(model, models, where).name)
+
+
+def embed(
+    texts: Iterable[str], model: str | ModelSpec, rt: Runtime
+) -> Iterator[Sequence[float] | None]:
+    """Return the vector of each text, in order; None where a text has none.
+
+    Vectors that cost money are kept beside the ledger, and not bought twice.
+
+    Raises:
+        ModelError: If the embedder cannot be used.
+    """
+    embedder: Embedder = rt.models.embedder(bound(model).name)
+    if embedder.name == NGRAMS:
+        yield from embed_all(texts, embedder, None)
+        return
+    with Vectors(rt.ledger().path.with_name("vectors.sqlite")) as vectors:
+        yield from embed_all(texts, embedder, vectors)
