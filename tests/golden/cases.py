@@ -29,6 +29,7 @@ CASES = {
     "label": [SOURCE, "- label: rules"],
     "keep": [SOURCE, "- keep: {where: {n: {min: 2}}}"],
     "take": [SOURCE, "- take: 2"],
+    "upsample": [SOURCE, "- upsample: 14"],
     "dedup": [SOURCE, "- dedup: exact"],
     "decontaminate": [SOURCE, "- decontaminate: {against: bench, ngram: 6}"],
     "answer": [SOURCE, "- answer: {draws: 2}"],

@@ -1,13 +1,14 @@
 """What each step does to rows."""
 
 import json
+from collections import Counter
 
 import polars as pl
 import pytest
 from tests.fakes import FakeModel, FakeModels, echo
 from tests.kitchen import Kitchen, drops, rows
 
-from stillroom.errors import RecipeError
+from stillroom.errors import RecipeError, SourceError
 from stillroom.models.chat import Completion, Failure
 from stillroom.models.ledger import Ledger
 
@@ -48,6 +49,131 @@ class TestMix:
         table = kitchen.chain(f"- mix: {{one: [{{{a}}}], two: [{{{a}}}]}}")
         assert table.height == 2
         assert kitchen.built[-1].artifact.manifest.drops == {"in_two_branches": 2}
+
+    def branches(self, tmp_path, **sizes):
+        """Write branches of so many questions; return them as in a recipe, and reversed."""
+        made = [
+            f"{name}: [{{{file(tmp_path, name, *(f'{name} {i}?' for i in range(n)))}}}]"
+            for name, n in sizes.items()
+        ]
+        return ", ".join(made), ", ".join(reversed(made))
+
+    def counts(self, table):
+        return dict(Counter(text.split()[0] for text in texts(table)))
+
+    def test_total_is_shared_equally_whatever_the_order_of_branches(self, kitchen, tmp_path):
+        one, two = self.branches(tmp_path, a=50, b=60, c=70)
+        table = kitchen.chain(f"- mix: {{branches: {{{one}}}, total: 20}}")
+        assert self.counts(table) == {"a": 7, "b": 7, "c": 6}
+        assert kitchen.built[-1].artifact.manifest.drops == {"not_drawn": 160}
+        assert texts(kitchen.chain(f"- mix: {{branches: {{{two}}}, total: 20}}")) == texts(table)
+
+    def test_larger_total_holds_the_rows_of_a_smaller(self, kitchen, tmp_path):
+        one, _ = self.branches(tmp_path, a=50, b=60)
+        few = set(texts(kitchen.chain(f"- mix: {{branches: {{{one}}}, total: 10}}")))
+        assert few < set(texts(kitchen.chain(f"- mix: {{branches: {{{one}}}, total: 30}}")))
+
+    def test_weights_and_caps_divide_the_total(self, kitchen, tmp_path):
+        one, _ = self.branches(tmp_path, a=90, b=90, c=90)
+        weights = "weights: {a: 2, b: 1, c: 1}"
+        table = kitchen.chain(f"- mix: {{branches: {{{one}}}, total: 40, {weights}}}")
+        assert self.counts(table) == {"a": 20, "b": 10, "c": 10}
+        table = kitchen.chain(
+            f"- mix: {{branches: {{{one}}}, total: 40, {weights}, caps: {{a: 4}}}}"
+        )
+        assert self.counts(table) == {"a": 4, "b": 18, "c": 18}
+        table = kitchen.chain(f"- mix: {{branches: {{{one}}}, caps: {{a: 4, b: 100}}}}")
+        assert self.counts(table) == {"a": 4, "b": 90, "c": 90}
+
+    def test_top_runs_and_mixes_the_best_branches_only(self, kitchen, tmp_path):
+        one, two = self.branches(tmp_path, a=9, b=9, c=9)
+        table = kitchen.chain(f"- mix: {{branches: {{{one}}}, top: 2, total: 8}}")
+        assert self.counts(table) == {"a": 4, "b": 4}
+        assert not [b.path for b in kitchen.built if ".c." in b.path]
+        ranked = "top: 2, rank: [c, a, b], total: 8"
+        table = kitchen.chain(f"- mix: {{branches: {{{one}}}, {ranked}}}")
+        assert self.counts(table) == {"c": 4, "a": 4}
+        assert texts(kitchen.chain(f"- mix: {{branches: {{{two}}}, {ranked}}}")) == texts(table)
+
+    def test_short_branch_is_refused_taken_or_repeated(self, kitchen, tmp_path):
+        one, _ = self.branches(tmp_path, a=3, b=30)
+        with pytest.raises(SourceError, match=r"mix: branch a has 3 rows; expected 10, its share"):
+            kitchen.chain(f"- mix: {{branches: {{{one}}}, total: 20}}")
+        table = kitchen.chain(f"- mix: {{branches: {{{one}}}, total: 20, short: take}}")
+        assert self.counts(table) == {"a": 3, "b": 10}
+        (note,) = kitchen.built[-1].artifact.manifest.notes
+        assert note == "branch a has 3 rows, fewer than its share of 10; all of them stay."
+        table = kitchen.chain(f"- mix: {{branches: {{{one}}}, total: 20, short: upsample}}")
+        assert self.counts(table) == {"a": 10, "b": 10}
+        found = rows(table, "id", "question", "copy_of")
+        assert len({r["id"] for r in found}) == 20
+        originals = {r["id"]: r["question"] for r in found if not r["copy_of"]}
+        assert [originals[r["copy_of"]] for r in found if r["copy_of"]] == [
+            r["question"] for r in found if r["copy_of"]
+        ]
+
+    def test_empty_branch_cannot_be_repeated(self, kitchen, tmp_path):
+        a, b = file(tmp_path, "a", "x?"), file(tmp_path, "b", "y?")
+        empty = f"a: [{{{a}}}, {{take: 0}}], b: [{{{b}}}]"
+        with pytest.raises(SourceError, match="branch a has 0 rows; expected 2"):
+            kitchen.chain(f"- mix: {{branches: {{{empty}}}, total: 4, short: upsample}}")
+
+    @pytest.mark.parametrize(
+        ("fields", "message"),
+        [
+            ("top: 3", "top is 3; expected 2 at most"),
+            ("rank: [a, b]", "rank goes with top"),
+            ("top: 1, rank: [a]", "rank names a; expected each of a, b once"),
+            ("weights: {a: 1, b: 2}", "weights goes with total"),
+            ("total: 4, weights: {a: 1}", "weights leaves out b"),
+            ("total: 4, weights: {a: 1, b: 0}", "greater than 0"),
+            ("caps: {d: 1}", "caps names d, which is no branch"),
+            ("total: 4, caps: {a: 1, b: 2}", "the caps add up to 3; expected total, 4"),
+            ("short: take", "short goes with total"),
+        ],
+    )
+    def test_draw_that_cannot_be_is_refused(self, kitchen, tmp_path, fields, message):
+        one, _ = self.branches(tmp_path, a=1, b=1)
+        with pytest.raises(RecipeError, match=message):
+            kitchen.chain(f"- mix: {{branches: {{{one}}}, {fields}}}")
+
+
+class TestUpsample:
+    def test_rows_are_repeated_in_one_order_and_cut(self, kitchen, tmp_path):
+        a = file(tmp_path, "a", "x?", "y?", "z?")
+        found = texts(kitchen.chain(f"- {a}\n- upsample: 8"))
+        assert set(found[:3]) == {"x?", "y?", "z?"}
+        assert found == (found[:3] * 3)[:8]
+
+    def test_copies_get_draws_of_their_own(self, kitchen, tmp_path):
+        with Ledger(tmp_path / "ledger") as ledger:
+            kitchen.ledger, kitchen.models = lambda: ledger, FakeModels(FakeModel())
+            a = file(tmp_path, "a", "x?", "y?")
+            table = kitchen.run(
+                "name: t\nmodels: {teacher: {name: some/model}}\ndomains:\n  math:\n"
+                f"    - {a}\n    - upsample: 5\n    - answer: {{draws: 2}}\n"
+            )["math"]
+            assert len({r["id"] for r in rows(table, "id")}) == 10
+            assert ledger.stats().total.completions == 10
+
+    def test_of_more_rows_n_are_drawn(self, kitchen, tmp_path):
+        a = file(tmp_path, "a", *(f"{i}?" for i in range(9)))
+        assert kitchen.chain(f"- {a}\n- upsample: 4").height == 4
+        assert kitchen.built[-1].artifact.manifest.drops == {"not_drawn": 5}
+
+    def test_copy_of_a_copy_names_the_first(self, kitchen, tmp_path):
+        a = file(tmp_path, "a", "x?")
+        table = kitchen.chain(f"- {a}\n- upsample: 2\n- {{upsample: 5, as: again}}")
+        found = rows(table, "id", "copy_of")
+        (original,) = {r["id"] for r in found if r["copy_of"] is None}
+        assert {r["copy_of"] for r in found} == {None, original}
+        assert len({r["id"] for r in found}) == 5
+
+    def test_nothing_cannot_be_repeated(self, kitchen, tmp_path):
+        a = file(tmp_path, "a", "x?")
+        with pytest.raises(SourceError, match="upsample: no rows to repeat"):
+            kitchen.chain(f"- {a}\n- take: 0\n- upsample: 5")
+        assert kitchen.chain(f"- {a}\n- take: 0\n- upsample: 0").height == 0
 
 
 class TestTake:

@@ -13,6 +13,7 @@ from stillroom.steps.dedup.dedup import Dedup
 from stillroom.steps.export.form import Export
 from stillroom.steps.keep.keep import Keep
 from stillroom.steps.keep.take import Take
+from stillroom.steps.keep.upsample import Upsample
 from stillroom.steps.label.label import Label
 from stillroom.steps.mix.mix import Mix
 from stillroom.steps.source.source import Source
@@ -20,7 +21,7 @@ from stillroom.steps.verify.verify import Verify
 
 STEPS: Mapping[str, type[Step]] = {
     step.STEP: step
-    for step in (Source, Mix, Label, Keep, Take, Dedup, Decontaminate, Answer, Verify)
+    for step in (Source, Mix, Label, Keep, Take, Upsample, Dedup, Decontaminate, Answer, Verify)
 }
 """The words of a recipe, in the order in which rows usually flow."""
 

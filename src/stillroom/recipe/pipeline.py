@@ -40,7 +40,7 @@ def _chain(path: str, steps: Sequence[Step], run: Run[T]) -> T:
         if isinstance(step, Mix):
             if at:
                 raise Misplaced(here, "mix stands after other steps; expected it first")
-            at = [_chain(f"{here}.{name}", branch, run) for name, branch in step.branches.items()]
+            at = [_chain(f"{here}.{name}", branch, run) for name, branch in step.mixed.items()]
         at = [run(here, step, at)]
     if not at:
         raise Misplaced(path, "no steps; expected at least a source")

@@ -13,6 +13,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "mix": {"type": "object", "additionalProperties": {"$ref": "#/$defs/Chain"}},
     "label": {"type": "string"},
     "take": {"type": "integer", "minimum": 0},
+    "upsample": {"type": "integer", "minimum": 0},
     "dedup": {"type": "string"},
     "decontaminate": {"anyOf": [{"type": "string"}, {"type": "array"}]},
     "answer": {"type": "string"},

@@ -1,15 +1,16 @@
 """`mix`: the questions of several branches, as one table in seeded order."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import polars as pl
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from stillroom.errors import SourceError
 from stillroom.rows import Kind, Schema, Shape, dropped
-from stillroom.steps.base import Misfit, ModelSpec, Out, Runtime, Step, Tick
-from stillroom.steps.sampling import lottery
-from stillroom.steps.source.source import SHARD
+from stillroom.steps.base import Misfit, ModelSpec, Out, Runtime, Step
+from stillroom.steps.keep.upsample import write_copies
+from stillroom.steps.sampling import divide, lottery, smallest, tiled
 from stillroom.store.artifact import Delta
 from stillroom.store.table import Table
 
@@ -21,9 +22,22 @@ class Mix(Step):
     have is null for the others. The order depends on the ids and the seed alone, so it does not
     matter which branch is written, or finished, first.
 
+    With ``total``, so many rows are drawn: the same number from each branch, or by ``weights``.
+
     Attributes:
         branches: Name to chain of steps.
-        seed: Of the shuffle.
+        top: Mix the best so many branches only; the others are not run.
+        rank: The names of all branches, the best first, for ``top``. Without it, the order in which
+            they stand.
+        total: Rows to draw in all. Parts of rows go to the largest remainders.
+        weights: Branch to its weight, above 0, for all branches that are mixed; only their
+            proportions matter.
+        caps: Branch to the most rows that it may give; what it cannot take of ``total`` goes to the
+            others.
+        short: What to do if a branch has fewer rows than its share of ``total``: ``refuse``;
+            ``take`` what is there, and the dataset card says so; or ``upsample``, repeat its rows
+            as the step of that name does.
+        seed: Of the shuffle and of the draw.
     """
 
     STEP: ClassVar[str] = "mix"
@@ -31,7 +45,50 @@ class Mix(Step):
     TAKES: ClassVar[Kind | None] = "questions"
 
     branches: Mapping[str, tuple[Any, ...]] = Field(min_length=1)
+    top: int | None = Field(None, ge=1)
+    rank: tuple[str, ...] | None = None
+    total: int | None = Field(None, ge=0)
+    weights: Mapping[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] | None = None
+    caps: Mapping[str, Annotated[int, Field(ge=0)]] | None = None
+    short: Literal["refuse", "take", "upsample"] = "refuse"
     seed: int = 42
+
+    @model_validator(mode="after")
+    def _fits_its_branches(self) -> Self:
+        names = ", ".join(self.branches)
+        if self.top is not None and self.top > len(self.branches):
+            raise ValueError(
+                f"top is {self.top}; expected {len(self.branches)} at most, the branches"
+            )
+        if self.rank is not None and self.top is None:
+            raise ValueError("rank goes with top, and only with it; expected top: N")
+        if self.rank is not None and sorted(self.rank) != sorted(self.branches):
+            raise ValueError(f"rank names {', '.join(self.rank)}; expected each of {names} once")
+        for field in ("weights", "caps"):
+            unknown = [n for n in getattr(self, field) or () if n not in self.branches]
+            if unknown:
+                raise ValueError(
+                    f"{field} names {unknown[0]}, which is no branch; expected {names}"
+                )
+        if self.weights is not None:
+            if self.total is None:
+                raise ValueError("weights goes with total, and only with it; expected total: ROWS")
+            missing = [name for name in self.mixed if name not in self.weights]
+            if missing:
+                raise ValueError(f"weights leaves out {missing[0]}; expected one for each branch")
+        if self.total is not None and self.caps is not None:
+            room = sum(self.caps.get(name, self.total) for name in self.mixed)
+            if room < self.total:
+                raise ValueError(f"the caps add up to {room:,}; expected total, {self.total:,}")
+        if self.short != "refuse" and self.total is None:
+            raise ValueError("short goes with total, and only with it; expected total: ROWS")
+        return self
+
+    @property
+    def mixed(self) -> Mapping[str, tuple[Any, ...]]:
+        """The branches that are mixed; all, or the best of them."""
+        best = (self.rank or tuple(self.branches))[: self.top]
+        return {name: steps for name, steps in self.branches.items() if name in best}
 
     @classmethod
     def shorthand(cls, value: Any) -> Any:
@@ -39,8 +96,16 @@ class Mix(Step):
         return {"branches": value}
 
     def identity(self) -> dict[str, Any]:
-        """Return the seed; the branches are inputs, and enter the key by their content."""
-        return {"seed": self.seed}
+        """Return the seed and the draw; the branches are inputs, and enter by their content."""
+        if self.total is None and self.caps is None:
+            return {"seed": self.seed}
+        drawn = {"total": self.total, "weights": self.weights, "caps": self.caps}
+        return {
+            "seed": self.seed,
+            "branches": list(self.mixed),
+            "short": self.short,
+            **{name: value for name, value in drawn.items() if value is not None},
+        }
 
     def bind(self, models: Mapping[str, ModelSpec]) -> "Mix":
         """Bind the models of all branches."""
@@ -54,7 +119,7 @@ class Mix(Step):
     def check(self, shapes: Sequence[Shape]) -> Shape:
         """Check that branches end in questions, and agree on the types of their columns."""
         columns: dict[str, pl.DataType] = {}
-        for name, shape in zip(self.branches, shapes, strict=True):
+        for name, shape in zip(self.mixed, shapes, strict=True):
             if shape.kind != "questions":
                 raise Misfit(f"branch {name} ends in answers; expected questions. Answer after mix")
             for column, dtype in shape.columns.items():
@@ -63,6 +128,8 @@ class Mix(Step):
                         f"branch {name} has the column {column!r} as {dtype}, another branch as "
                         f"{columns[column]}; expected one type"
                     )
+        if self.short == "upsample":
+            columns["copy_of"] = pl.String()
         return Shape("questions", columns)
 
     def writes(self, shapes: Sequence[Shape]) -> Schema:
@@ -70,31 +137,67 @@ class Mix(Step):
         return self.check(shapes).columns
 
     def at_most(self, rows: Sequence[int | None]) -> int | None:
-        """Add the branches up."""
-        known = [n for n in rows if n is not None]
-        return sum(known) if len(known) == len(rows) else None
+        """Add the branches up, as far as they may give."""
+        if self.short == "upsample":
+            return self.total
+        caps = [(self.caps or {}).get(name) for name in self.mixed]
+        each = [smallest(*pair) for pair in zip(rows, caps, strict=True)]
+        known = [n for n in each if n is not None]
+        return smallest(sum(known) if len(known) == len(each) else None, self.total)
 
     def run(self, inputs: Sequence[Table], out: Out, rt: Runtime) -> list[str]:
         """Order all ids first, then gather the rows of one shard after the other."""
         schema = self.writes([table.shape for table in inputs])
-        narrow = pl.concat([table.scan("id").collect(engine="streaming") for table in inputs])
-        order = narrow.with_columns(lottery(narrow["id"], self.seed)).sort("lot", "id")
-        repeated = order["id"].is_duplicated() & ~order["id"].is_first_distinct()
-        lost = order.filter(repeated)["id"]
-        ids = order.filter(~repeated).select("id").with_row_index("place")
+        narrow = pl.concat(
+            table.scan("id").collect(engine="streaming").with_columns(branch=pl.lit(name))
+            for name, table in zip(self.mixed, inputs, strict=True)
+        )
+        first = narrow.unique("id", keep="first", maintain_order=True)
+        repeated = narrow.filter(narrow["id"].is_duplicated() & ~narrow["id"].is_first_distinct())
+        order = first.with_columns(lottery(first["id"], self.seed)).sort("lot", "id")
+        mixed, notes = self._drawn(order)
+        undrawn = order.join(mixed, left_on="id", right_on="origin", how="anti")["id"]
+        lost = pl.concat(
+            [
+                dropped(repeated["id"], "in_two_branches", witness=repeated["id"]),
+                dropped(undrawn, "not_drawn"),
+            ]
+        )
         wide = pl.concat([table.scan() for table in inputs], how="diagonal")
-        if lost.len():
+        if repeated.height:
             wide = wide.unique("id", keep="first", maintain_order=True)
-        rows = wide.select(list(schema)).collect(engine="streaming")
-        rows = ids.select("id").join(rows, on="id", how="left", maintain_order="left")
-        rows = rows.select(list(schema))
-        for shard in range(max(1, -(-rows.height // SHARD))):
-            part = rows.slice(shard * SHARD, SHARD)
-            drops = (
-                dropped(lost, "in_two_branches", witness=lost) if shard == 0 and len(lost) else None
-            )
-            n_in = part.height + (0 if drops is None else drops.height)
-            if not out.has(shard):
-                out.write(shard, part, rows_in=n_in, lost=drops)
-            rt.tick(Tick(rows=n_in))
-        return []
+        write_copies(mixed, lost, wide, schema, out, rt)
+        return notes
+
+    def _drawn(self, order: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
+        """Draw each branch's share of rows, and shuffle what was drawn.
+
+        Args:
+            order: ``id`` and ``branch``, in the order of the draw.
+        """
+        there = dict.fromkeys(self.mixed, 0) | dict(order["branch"].value_counts().iter_rows())
+        shares = self._shares(there)
+        parts, notes = [], []
+        for name, share in shares.items():
+            rows = order.filter(pl.col("branch") == name)
+            short = f"branch {name} has {rows.height:,} rows"
+            if rows.height < share and (self.short == "refuse" or not rows.height):
+                raise SourceError(
+                    f"{self.label}: {short}; expected {share:,}, its share of total. Give it more "
+                    "rows, lower total, or say `short: take` or `short: upsample`"
+                )
+            if rows.height < share and self.short == "take":
+                notes.append(f"{short}, fewer than its share of {share:,}; all of them stay.")
+                share = rows.height
+            parts.append(tiled(rows.select("id"), share))
+        mixed = pl.concat(parts)
+        lots = lottery(mixed["id"], self.seed)
+        return mixed.with_columns(lots).sort("lot", "id").drop("lot"), notes
+
+    def _shares(self, there: Mapping[str, int]) -> dict[str, int]:
+        """Count the rows that each branch is to give."""
+        caps = self.caps or {}
+        if self.total is None:
+            return {name: min(rows, caps.get(name, rows)) for name, rows in there.items()}
+        room = {name: caps.get(name, self.total) for name in there}
+        return divide(self.total, room, self.weights)
