@@ -80,7 +80,7 @@ def edited(old: str, new: str) -> str:
         (
             edited("dedup: exact", "dedupe: exact"),
             "r.yaml:13: domains.math[1].dedupe is no step; expected one of source, mix, label, "
-            "keep, take, dedup, decontaminate, answer, verify. Did you mean dedup?",
+            "keep, take, upsample, dedup, decontaminate, answer, verify. Did you mean dedup?",
         ),
         (
             edited("draws: 2", "drawz: 2"),
