@@ -204,7 +204,11 @@ class Answer(Step):
         return self.draws.at_most if isinstance(self.draws, Until) else self.draws
 
     def _parts(self, table: Table) -> Iterator[tuple[int, int, int]]:
-        """Split shards of questions into parts of about `SHARD` answers: shard, start, length."""
+        """Split shards of questions into parts of about `SHARD` answers: shard, start, length.
+
+        A part holds whole questions, however many draws they have: what looks at all draws of a
+        question may go shard by shard.
+        """
         for index in range(len(table.shards)):
             frame = table.frame(index, "id", *self.reads(table.shape))
             most = self._most or max((q.draws for q in self._asked(frame, {})), default=1)

@@ -7,14 +7,20 @@ from typing import Any, ClassVar, Self
 import polars as pl
 from pydantic import model_validator
 
+from stillroom.errors import StoreError
 from stillroom.rows import Schema, Shape
 from stillroom.steps.base import Calls, Misfit, ModelSpec, Out, Runtime, Step, Tick
 from stillroom.steps.label.askllm import AskLLM
 from stillroom.steps.label.difficulty import Difficulty
 from stillroom.steps.label.embedding import Embedding
+from stillroom.steps.label.majority import Majority, Repair
 from stillroom.steps.label.measure import Measure
+from stillroom.steps.label.pair import Pair
+from stillroom.steps.label.pass_rate import PassRate
 from stillroom.steps.label.plain import Length, Rules
+from stillroom.steps.label.response import Format, Language, Paragraphs, Repetition
 from stillroom.steps.label.response_length import ResponseLength
+from stillroom.steps.label.solution import Solution
 from stillroom.store.artifact import Delta
 from stillroom.store.table import Table
 
@@ -32,6 +38,15 @@ class Label(Step):
         response_length: How long a model's answer to the question is.
         askllm: How good a model thinks the question is for training.
         embedding: How much nearer the text is to good examples than to bad ones.
+        format: How an answer is built.
+        language: In which script and language an answer is written.
+        paragraphs: How long the longest paragraph of an answer is.
+        repetition: How much an answer repeats itself.
+        solution: Whether a model thinks that an answer solves its question.
+        pass_rate: The share of a question's draws that are correct.
+        majority: The final answer that most draws of a question give.
+        repair: What the reference should say, where all draws agree on another answer.
+        pair: Which two draws of a question make a preference.
     """
 
     STEP: ClassVar[str] = "label"
@@ -44,6 +59,15 @@ class Label(Step):
     response_length: ResponseLength | None = None
     askllm: AskLLM | None = None
     embedding: Embedding | None = None
+    format: Format | None = None
+    language: Language | None = None
+    paragraphs: Paragraphs | None = None
+    repetition: Repetition | None = None
+    solution: Solution | None = None
+    pass_rate: PassRate | None = None
+    majority: Majority | None = None
+    repair: Repair | None = None
+    pair: Pair | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -126,8 +150,10 @@ class Label(Step):
         def frames() -> Iterator[pl.DataFrame]:
             return (table.frame(index, *columns) for index in todo)
 
+        if self.measure.GROUPS:
+            _check_groups(table)
         if not todo and not self.measure.ASKS:
-            return []
+            return self.measure.notes(table)
         with self.measure.prepare(frames, rt, tally) as compute:
             # Replies are read once more for shards that an earlier run finished: the notes are
             # about all rows.
@@ -138,8 +164,26 @@ class Label(Step):
                     out.write(index, data, rows_in=frame.height)
                 if not self.measure.ASKS:
                     rt.tick(Tick(rows=frame.height))
-        return [
+        unknown = [
             f"{n:,} of {table.height:,} rows have no value in {next(iter(self.measure.adds()))}: "
             f"{reason}."
             for reason, n in sorted(tally.items())
         ]
+        return unknown + self.measure.notes(table)
+
+
+def _check_groups(table: Table) -> None:
+    """Make sure that all draws of a question lie in one shard, as `answer` writes them.
+
+    Raises:
+        StoreError: If a question's draws lie in two.
+    """
+    seen: set[str] = set()
+    for frame in table.frames("question_id"):
+        here = set(frame["question_id"].unique())
+        if straddling := seen & here:
+            raise StoreError(
+                f"{table.rows.path}: the draws of question {min(straddling)} lie in two shards; "
+                "expected all in one, as `answer` writes them. Delete the directory and run again."
+            )
+        seen |= here

@@ -28,11 +28,13 @@ class Measure(BaseModel, ABC):
     Class attributes:
         ASKS: Whether a model is asked. Then progress counts replies instead of rows, and rows
             without a value are counted in the notes.
+        GROUPS: Whether the draws of a question are looked at together.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     ASKS: ClassVar[bool] = False
+    GROUPS: ClassVar[bool] = False
 
     @model_validator(mode="before")
     @classmethod
@@ -81,6 +83,10 @@ class Measure(BaseModel, ABC):
             tally: Counts rows without a value, by the reason for it.
         """
         yield  # type: ignore[misc]  # the types of an abstract generator
+
+    def notes(self, table: Table) -> list[str]:
+        """Say what a reader of the dataset card should know of the measure, a sentence each."""
+        return []
 
     def calls(self, table: Table, rt: Runtime) -> Calls | None:
         """Count the completions that measuring a table would ask for; None if it asks no model."""

@@ -1,0 +1,167 @@
+"""`majority`: which final answer most draws of a question give; and the references it mends."""
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
+
+import polars as pl
+from pydantic import Field
+
+from stillroom.rows import Schema
+from stillroom.steps.base import Runtime, Shardwise
+from stillroom.steps.label.measure import Frames, Measure, Plain
+from stillroom.text.answers import extract_answer, extract_choice
+from stillroom.verifiers import Task, Verifier, verifier
+
+
+class Majority(Measure):
+    """The final answer that more draws of the question give than any other, by value.
+
+    Answers are put together when the verifier finds them equal, so that ``1/2`` and ``0.5`` are
+    one. Draws without a final answer have no vote, and a tie has no majority. The columns:
+    ``majority`` (the answer as most of its voters write it), ``majority_votes``,
+    ``majority_share`` (of the draws that have a vote, 0 to 1) and ``in_majority``.
+
+    Attributes:
+        by: The verifier that finds answers equal.
+
+    Source: Wang et al. 2022, self-consistency (arXiv 2203.11171); the paper's majority filter by
+    math-verify compares extracted answers too.
+    """
+
+    GROUPS = True
+
+    by: Literal["math", "choice", "exact"] = "math"
+
+    @classmethod
+    def shorthand(cls, value: object) -> object:
+        """Take a bare word as the verifier."""
+        return {"by": value}
+
+    def reads(self) -> Sequence[str]:
+        """Read the visible answers, question by question."""
+        return ("question_id", "answer")
+
+    def adds(self) -> Schema:
+        """Add the majority, its votes, and whether a draw is in it."""
+        return {
+            "majority": pl.String(),
+            "majority_votes": pl.Int32(),
+            "majority_share": pl.Float64(),
+            "in_majority": pl.Boolean(),
+        }
+
+    @contextlib.contextmanager
+    def prepare(self, frames: Frames, rt: Runtime, tally: Counter[str]) -> Iterator[Shardwise]:
+        """Start the verifier once for all shards."""
+        with verifier(self.by, workers=rt.workers) as judge:
+            yield lambda frame: self._vote(frame, judge)
+
+    def _vote(self, frame: pl.DataFrame, judge: Verifier) -> pl.DataFrame:
+        votes: dict[str, Counter[str]] = {}
+        found = []
+        for question, answer in frame.select("question_id", "answer").iter_rows():
+            text = self._final(answer)
+            found.append((question, text))
+            counted = votes.setdefault(question, Counter())
+            if text is not None:
+                counted[text] += 1
+        winners: dict[str, tuple[Group, float]] = {}
+        for question, groups in grouped(votes, judge).items():
+            first, second, *_ = *sorted(groups, key=lambda group: -group[1]), ((), 0), ((), 0)
+            if first[1] > second[1]:
+                winners[question] = (first, first[1] / sum(n for _, n in groups))
+        rows: list[tuple[str | None, int | None, float | None, bool | None]] = []
+        for question, text in found:
+            if question in winners:
+                (texts, n), share = winners[question]
+                rows.append((texts[0], n, share, text in texts))
+            else:
+                rows.append((None, None, None, None))
+        columns = pl.DataFrame(rows, schema=dict(self.adds()), orient="row")
+        return pl.concat([frame.select("id"), columns], how="horizontal")
+
+    def _final(self, answer: str) -> str | None:
+        found = extract_choice(answer) if self.by == "choice" else extract_answer(answer)
+        return found.text if found else None
+
+
+Group = tuple[tuple[str, ...], int]
+"""Texts that are one answer, the most usual first, and their votes."""
+
+
+def grouped(votes: Mapping[str, Counter[str]], judge: Verifier) -> dict[str, list[Group]]:
+    """Put equal answers together, question by question.
+
+    Answers are compared in an order that follows from the votes and the texts alone, so that the
+    order of draws never matters. Each round compares what is left of every question with the most
+    usual of its texts, all questions in one call.
+
+    Args:
+        votes: Question to text to votes.
+        judge: Finds two answers equal.
+    """
+    left = {
+        question: [
+            text for text, _ in sorted(counted.items(), key=lambda vote: (-vote[1], vote[0]))
+        ]
+        for question, counted in votes.items()
+    }
+    groups: dict[str, list[Group]] = {question: [] for question in votes}
+    while any(left.values()):
+        pairs = [(q, text) for q, texts in left.items() for text in texts[1:]]
+        tasks = [Task(rf"\boxed{{{text}}}", left[q][0]) for q, text in pairs]
+        equal: dict[str, set[str]] = {}
+        for (question, text), verdict in zip(pairs, judge.verify(tasks), strict=True):
+            if verdict.outcome == "correct":
+                equal.setdefault(question, set()).add(text)
+        for question, texts in left.items():
+            if texts:
+                same = equal.get(question, set())
+                group = (texts[0], *(text for text in texts[1:] if text in same))
+                groups[question].append((group, sum(votes[question][text] for text in group)))
+                left[question] = [text for text in texts[1:] if text not in same]
+    return groups
+
+
+def _usual_first(counted: Counter[str]) -> list[str]:
+    return sorted(counted, key=lambda text: (-counted[text], text))
+
+
+class Repair(Plain):
+    """What the reference should say, where every draw agrees on another answer.
+
+    Needs the columns of `majority` and of `verify`. A reference is mended only if all draws have
+    the same final answer, every one of them is ``incorrect``, and there are at least ``votes`` of
+    them. The reference itself stays: ``repaired_reference`` is a column beside it, null where
+    nothing was mended.
+
+    Attributes:
+        votes: Draws that must agree; few agree by chance.
+    """
+
+    GROUPS = True
+
+    votes: int = Field(ge=2)
+
+    @classmethod
+    def shorthand(cls, value: object) -> object:
+        """Take a bare number as the votes."""
+        return {"votes": value}
+
+    def reads(self) -> Sequence[str]:
+        """Read verdicts and votes."""
+        return ("question_id", "verdict", "majority", "majority_votes")
+
+    def adds(self) -> Schema:
+        """Add the mended reference."""
+        return {"repaired_reference": pl.String()}
+
+    def expressions(self) -> list[pl.Expr]:
+        """Look at all draws of a question."""
+        against = (pl.col("verdict") == "incorrect").all().over("question_id")
+        agreed = pl.col("majority_votes") == pl.len().over("question_id")
+        enough = pl.col("majority_votes") >= self.votes
+        mended = pl.when(against & agreed & enough).then(pl.col("majority"))
+        return [mended.alias("repaired_reference")]

@@ -1,0 +1,290 @@
+"""Measures of answers: by their text, and by what the other draws of the question say."""
+
+import random
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.fakes import FakeModel, FakeModels
+from tests.kitchen import Kitchen, drops, rows
+
+from stillroom.errors import RecipeError
+from stillroom.models.chat import Completion
+from stillroom.models.ledger import Ledger
+from stillroom.steps.answer import answer as answer_step
+from stillroom.steps.label.label import Label
+from stillroom.steps.label.pass_rate import PassRate, chance_to_keep, wilson
+from stillroom.steps.label.response import loops, repeats
+
+HEAD = "name: test\nmodels: {teacher: {name: t}, grader: {name: g}}\ndomains:\n  math:\n"
+
+
+def cook(tmp_path, steps, texts, *, questions=1, reference="4", judge=None):
+    """Answer each question with the texts, one per draw, and run the steps behind."""
+    source = tmp_path / "q.jsonl"
+    lines = [
+        f'{{"question": "Question {i}?", "reference": "{reference}"}}' for i in range(questions)
+    ]
+    source.write_text("\n".join(lines) + "\n")
+
+    def reply(request):
+        if request.model == "g":
+            return judge(request)
+        text = texts[request.draw]
+        reasoning, finish = None, "stop"
+        if isinstance(text, tuple):
+            reasoning, text, *rest = text
+            finish = rest[0] if rest else "stop"
+        return Completion(reasoning, text, finish, 1, 1)
+
+    with Ledger(tmp_path / "ledger") as ledger:
+        kitchen = Kitchen(tmp_path / "store", {}, FakeModels(FakeModel(reply)), lambda: ledger)
+        chain = [f"source: {{file: {source}}}", f"answer: {{draws: {len(texts)}}}", *steps]
+        table = kitchen.run(HEAD + "".join(f"    - {step}\n" for step in chain))["math"]
+        return table, kitchen
+
+
+def box(*texts):
+    return [rf"So \boxed{{{text}}}." for text in texts]
+
+
+class TestGroups:
+    def test_pass_rate_leaves_undecided_draws_out(self, tmp_path):
+        table, _ = cook(
+            tmp_path, ["verify: math", "label: pass_rate"], [*box("4", "4", "5"), "no idea"]
+        )
+        found = rows(table, "draws_decided", "draws_correct", "pass_rate", "pass_rate_low")
+        low, _ = wilson(2, 3)
+        assert len(found) == 4
+        for row in found:
+            assert (row["draws_decided"], row["draws_correct"]) == (3, 2)
+            assert row["pass_rate"] == pytest.approx(2 / 3)
+            assert row["pass_rate_low"] == pytest.approx(low)
+
+    def test_question_without_a_decided_draw_has_no_pass_rate(self, tmp_path):
+        table, _ = cook(tmp_path, ["verify: math", "label: pass_rate"], ["?", "no idea"])
+        assert [r["pass_rate"] for r in rows(table, "pass_rate")] == [None, None]
+
+    def test_band_marks_questions_and_tells_how_likely_they_are_kept(self, tmp_path):
+        table, kitchen = cook(
+            tmp_path,
+            ["verify: math", "label: {pass_rate: {band: {min: 0.2, max: 0.8}}}",
+             "keep: {where: {in_band: true}}"],
+            box("4", "4", "5", "4"),
+        )  # fmt: skip
+        assert table.height == 4
+        built = {b.path: b.artifact for b in kitchen.built}
+        [note] = built["math.label"].manifest.notes
+        assert "With 4 decided draws" in note
+        assert f"0.3: {chance_to_keep(0.3, n=4, low=0.2, high=0.8):.2f}" in note
+
+    def test_majority_puts_equal_answers_together(self, tmp_path):
+        texts = box("1/2", "0.5", r"\frac{1}{2}", "3", "3")
+        table, _ = cook(tmp_path, ["label: majority"], texts)
+        found = rows(table, "majority_votes", "majority_share", "in_majority")
+        assert [r["in_majority"] for r in found] == [True, True, True, False, False]
+        assert {(r["majority_votes"], r["majority_share"]) for r in found} == {(3, 0.6)}
+
+    def test_tie_and_silence_have_no_majority(self, tmp_path):
+        table, kitchen = cook(
+            tmp_path, ["label: majority", "keep: {where: {in_majority: true}}"], box("1", "2")
+        )
+        assert table.height == 0
+        assert set(drops(kitchen.built[-1])["reason"]) == {"in_majority unknown"}
+
+    def test_draw_without_an_answer_has_no_vote(self, tmp_path):
+        table, _ = cook(tmp_path, ["label: majority"], [*box("1", "1"), "hm"])
+        assert [r["in_majority"] for r in rows(table, "in_majority")] == [True, True, False]
+        assert rows(table, "majority_share")[0]["majority_share"] == 1.0
+
+    def test_majority_by_letters(self, tmp_path):
+        table, _ = cook(tmp_path, ["label: {majority: choice}"], ["(B)", "The answer is B.", "(C)"])
+        assert rows(table, "majority")[0]["majority"] == "B"
+
+    def test_reference_is_mended_beside_and_only_where_all_agree(self, tmp_path):
+        steps = ["verify: math", "label: majority", "label: {repair: 3}\n      as: repair"]
+        (tmp_path / "a").mkdir()
+        table, _ = cook(tmp_path / "a", steps, box("5", "5.0", "5"))
+        found = rows(table, "reference", "repaired_reference")
+        assert {(r["reference"], r["repaired_reference"]) for r in found} == {("4", "5")}
+        for name, texts in {"b": box("5", "5", "4"), "c": box("5", "5")}.items():
+            (tmp_path / name).mkdir()
+            table, _ = cook(tmp_path / name, steps, texts)
+            assert {r["repaired_reference"] for r in rows(table, "repaired_reference")} == {None}
+
+    def test_pair_marks_two_draws_or_none(self, tmp_path):
+        step = "label: {pair: {chosen: shortest correct, rejected: longest correct}}"
+        (tmp_path / "a").mkdir()
+        texts = [r"Long. \boxed{4}", r"\boxed{4}", r"Longer. \boxed{4}", r"Longest. \boxed{5}"]
+        table, _ = cook(tmp_path / "a", ["verify: math", step], texts)
+        assert [r["pair"] for r in rows(table, "pair")] == [None, "chosen", "rejected", None]
+        (tmp_path / "b").mkdir()
+        table, _ = cook(tmp_path / "b", ["verify: math", step], [r"\boxed{4}", r"\boxed{5}"])
+        assert [r["pair"] for r in rows(table, "pair")] == [None, None]
+
+    def test_k_longest_of_each_question(self, tmp_path):
+        steps = ["label: {length: {of: answer}}", "keep: {top: 2, by: length, per: question_id}"]
+        table, _ = cook(tmp_path, steps, ["a", "bbb", "cc", "d"], questions=3)
+        assert sorted(r["answer"] for r in rows(table, "answer")) == ["bbb"] * 3 + ["cc"] * 3
+
+    def test_measure_of_answers_is_refused_before_answer(self, tmp_path):
+        (tmp_path / "q.jsonl").write_text('{"question": "x?"}\n')
+        with pytest.raises(RecipeError, match="question_id"):
+            Kitchen(tmp_path).chain(
+                f"- source: {{file: {tmp_path / 'q.jsonl'}}}\n- label: pass_rate"
+            )
+
+    @pytest.mark.parametrize("draws", [1, 3, 7, 12])
+    def test_shard_holds_whole_questions_whatever_its_size(self, tmp_path, monkeypatch, draws):
+        monkeypatch.setattr(answer_step, "SHARD", 10)
+        table, _ = cook(tmp_path, [], box(*"4" * draws), questions=11)
+        shards = [set(frame["question_id"]) for frame in table.frames("question_id")]
+        assert len(shards) > 1
+        assert sum(map(len, shards)) == len(set().union(*shards)) == 11
+
+    def test_group_columns_do_not_depend_on_shards(self, tmp_path, monkeypatch):
+        steps = ["verify: math", "label: majority\n      as: vote", "label: pass_rate"]
+        texts = box("4", "5", "4.0")
+        seen = []
+        for size in (1, 7, 4096):
+            monkeypatch.setattr(answer_step, "SHARD", size)
+            (tmp_path / str(size)).mkdir()
+            table, _ = cook(tmp_path / str(size), steps, texts, questions=9)
+            columns = ("id", "majority", "in_majority", "pass_rate", "verdict")
+            seen.append(sorted(rows(table, *columns), key=lambda r: r["id"]))
+        assert seen[0] == seen[1] == seen[2]
+
+
+@settings(deadline=None)
+@given(st.permutations(["1/2", "0.5", r"\frac{1}{2}", "3", "7", "2", None]))
+def test_majority_does_not_depend_on_the_order_of_draws(texts):
+    answers = ["hm" if text is None else rf"\boxed{{{text}}}" for text in texts]
+    frame = pl.DataFrame(
+        {"id": [str(i) for i in range(7)], "question_id": ["q"] * 7, "answer": answers}
+    )
+    with Label.model_validate("majority").measure.prepare(lambda: iter([frame]), RT, None) as vote:
+        found = vote(frame)
+    assert set(found["majority"]) == {"0.5"}
+    inside = {a for a, in_it in zip(texts, found["in_majority"], strict=True) if in_it}
+    assert inside == {"1/2", "0.5", r"\frac{1}{2}"}
+
+
+class RT:
+    workers = 1
+
+
+@given(st.integers(1, 64), st.data())
+def test_pass_rate_columns_are_the_plain_formula(n, data):
+    k = data.draw(st.integers(0, n))
+    verdicts = ["correct"] * k + ["incorrect"] * (n - k) + ["unparsed"] * 2
+    random.Random(n).shuffle(verdicts)
+    frame = pl.DataFrame({"question_id": ["q"] * len(verdicts), "verdict": verdicts})
+    row = frame.select(PassRate().expressions()).row(0, named=True)
+    low, high = wilson(k, n)
+    assert (row["draws_decided"], row["draws_correct"]) == (n, k)
+    assert row["pass_rate_low"] == pytest.approx(low, abs=1e-12)
+    assert row["pass_rate_high"] == pytest.approx(high, abs=1e-12)
+    assert low - 1e-12 <= k / n <= high + 1e-12
+
+
+def only(tmp_path, step, *texts):
+    table, _ = cook(tmp_path, [step], list(texts))
+    return rows(table)
+
+
+class TestText:
+    def test_format(self, tmp_path):
+        python = "```python\nprint(1)\n```"
+        found = only(
+            tmp_path,
+            "label: format",
+            ("thought", r"\boxed{4} and \boxed {5}"),
+            ("thought", "", "length"),
+            ("a <think> b", "x"),
+            (f"first\n{python}", f"So\n{python}\nand\n{python}"),
+            (None, f"{python}\n```c\nint x;\n```"),
+            (None, "```python\nnever closed"),
+        )
+        assert [r["boxes"] for r in found] == [2, 0, 0, 0, 0, 0]
+        assert [r["truncated"] for r in found] == [False, True, False, False, False, False]
+        assert [r["stray_tags"] for r in found] == [False, False, True, False, False, False]
+        assert [r["thinks"] for r in found] == [True, True, True, True, False, False]
+        assert [r["fences"] for r in found] == [0, 0, 0, 2, 2, 0]
+        assert [r["python_only"] for r in found] == [False, False, False, True, False, False]
+        assert [r["code_in_thinking"] for r in found] == [False, False, False, True, False, False]
+
+    def test_language(self, tmp_path):
+        found = only(
+            tmp_path,
+            "label: language",
+            "The sum of the two numbers is what we have to find, so let us add them.",
+            "两个数的和是五",
+            r"Where \alpha and β are angles, 答案 is 5.",
+            "Die Summe der beiden Zahlen suchen wir nun gemeinsam.",
+            "42 = 42",
+        )
+        foreign = [r["foreign_share"] for r in found]
+        assert foreign[0] == 0
+        assert foreign[1] == 1
+        assert 0 < foreign[2] < 0.2
+        assert foreign[4] is None
+        english = [r["english_share"] for r in found]
+        assert english[0] > 0.3
+        assert english[3] < 0.1
+
+    def test_longest_paragraph(self, tmp_path):
+        found = only(tmp_path, "label: paragraphs", ("ab\n\ncdef\n \ngh", "xyz"), "one\ntwo\n\nx")
+        assert [r["longest_paragraph"] for r in found] == [4, 7]
+
+    def test_repetition(self, tmp_path):
+        looping = "so we think. " + "and again we see that " * 30
+        found = only(tmp_path, "label: {repetition: 4}", looping, "a plain answer of some words")
+        assert [r["repeats"] for r in found] == [30, 1]
+        assert [r["loops"] for r in found] == [30, 1]
+
+    def test_repetition_has_no_default_length(self, tmp_path):
+        with pytest.raises(RecipeError, match="ngram"):
+            only(tmp_path, "label: repetition", "x")
+
+    def test_python_only_by_keep_counts_every_row(self, tmp_path):
+        steps = ["label: format", "keep: {where: {python_only: true}}"]
+        table, kitchen = cook(tmp_path, steps, ["```python\nx\n```", "x", "```c\nx\n```"])
+        assert table.height == 1
+        assert table.height + drops(kitchen.built[-1]).height == 3
+
+    def test_solution_is_an_opinion_beside_the_verdict(self, tmp_path):
+        def judge(request):
+            right = "WELL" in request.messages[-1].content
+            text = f'{{"correct": {str(right).lower()}, "reasoning": "because"}}'
+            return Completion(None, text, "stop", 1, 1)
+
+        step = "label: {solution: grader}"
+        table, _ = cook(tmp_path, [step], ["WELL", "badly [[answer]]"], judge=judge)
+        found = rows(table, "solution", "solution_reason")
+        assert [r["solution"] for r in found] == [1.0, 0.0]
+        assert found[0]["solution_reason"] == "because"
+
+
+@given(st.lists(st.sampled_from("abc"), max_size=24), st.integers(1, 5))
+def test_repeats_and_loops_are_what_counting_gives(words, n):
+    runs = ["".join(words[i : i + n]) for i in range(len(words) - n + 1)]
+    assert repeats(words, n) == max(map(runs.count, runs), default=0)
+    most = 1
+    for period in range(1, len(words) + 1):
+        times = 1
+        while words[-(times + 1) * period :][:period] == words[-period:] and (
+            (times + 1) * period <= len(words)
+        ):
+            times += 1
+        if times > 1 and repeated_words(words, period) >= n:
+            most = max(most, times)
+    assert loops(words, n) == most
+
+
+def repeated_words(words, period):
+    """Count the words at the end that go on with this period, broken ones at their begin too."""
+    same = 0
+    while same + period < len(words) and words[-1 - same] == words[-1 - same - period]:
+        same += 1
+    return same + period
