@@ -203,6 +203,96 @@ class TestTake:
         table = kitchen.chain(f"- {a}\n- take: {{n: 2, per: kind}}")
         assert sorted(r["kind"] for r in rows(table)) == ["a", "a", "b", "b"]
 
+    def groups(self, tmp_path):
+        """Write 60 rows of kind a, 30 of b and 10 of c, with n from 0 to 99."""
+        kinds = ["a"] * 60 + ["b"] * 30 + ["c"] * 10
+        return file(
+            tmp_path,
+            "a",
+            *({"question": f"{k}{i}?", "n": i, "kind": k} for i, k in enumerate(kinds)),
+        )
+
+    def kinds(self, table):
+        return dict(sorted(Counter(r["kind"] for r in rows(table, "kind")).items()))
+
+    @pytest.mark.parametrize(
+        ("fields", "expected"),
+        [
+            ("n: 60, across: kind", {"a": 25, "b": 25, "c": 10}),
+            ("n: 50, across: kind, shares: proportional", {"a": 30, "b": 15, "c": 5}),
+            ("n: 40, across: kind, shares: {a: 1, b: 3}", {"a": 10, "b": 30}),
+            ("n: 10%, per: kind", {"a": 6, "b": 3, "c": 1}),
+            ("n: 1%, per: kind", {"a": 1, "b": 1, "c": 1}),
+            ("n: 100%", {"a": 60, "b": 30, "c": 10}),
+        ],
+    )
+    def test_rows_are_divided_as_asked(self, kitchen, tmp_path, fields, expected):
+        table = kitchen.chain(f"- {self.groups(tmp_path)}\n- take: {{{fields}}}")
+        assert self.kinds(table) == expected
+
+    def test_division_that_finds_too_few_rows_is_noted(self, kitchen, tmp_path):
+        step = "take: {n: 80, across: kind, shares: {a: 1, d: 1}}"
+        assert self.kinds(kitchen.chain(f"- {self.groups(tmp_path)}\n- {step}")) == {"a": 60}
+        (note,) = kitchen.built[-1].artifact.manifest.notes
+        assert note == "take wanted 80 rows, but only 60 were there; all of them stay."
+
+    def test_bare_percent_is_a_part_of_the_rows(self, kitchen, tmp_path):
+        assert kitchen.chain(f"- {self.groups(tmp_path)}\n- take: 12.5%").height == 13
+
+    def test_weight_draws_heavy_rows_more_often_and_zero_last(self, kitchen, tmp_path):
+        source = self.groups(tmp_path)
+        drawn = Counter()
+        for seed in range(30):
+            step = f"take: {{n: 10, weight: n, seed: {seed}}}"
+            drawn.update(r["n"] for r in rows(kitchen.chain(f"- {source}\n- {step}"), "n"))
+        assert sum(n for n in drawn.elements()) / drawn.total() > 58
+        assert len(drawn) > 60
+        assert 0 not in drawn
+        last = kitchen.chain(f"- {source}\n- take: {{n: 99, weight: n}}")
+        assert 0 not in {r["n"] for r in rows(last, "n")}
+
+    def test_rank_halves_the_chance_with_every_place(self, kitchen, tmp_path):
+        source = self.groups(tmp_path)
+        firsts = Counter()
+        for seed in range(120):
+            step = f"take: {{n: 1, rank: n, seed: {seed}}}"
+            firsts.update(r["n"] for r in rows(kitchen.chain(f"- {source}\n- {step}"), "n"))
+        assert 40 <= firsts[99] <= 80
+        assert 15 <= firsts[98] <= 45
+        assert sum(firsts[n] for n in range(90)) == 0
+        flat = kitchen.chain(f"- {source}\n- take: {{n: 30, rank: n, half: 1000}}")
+        assert min(r["n"] for r in rows(flat, "n")) < 30
+
+    def test_unknown_weight_is_a_reason_of_its_own(self, kitchen, tmp_path):
+        questions = [{"question": f"{n}?", "n": n} for n in (None, -1, 2, 3)]
+        kitchen.chain(f"- {file(tmp_path, 'a', *questions)}\n- take: {{n: 1, weight: n}}")
+        assert kitchen.built[-1].artifact.manifest.drops == {
+            "n unknown": 1, "n below 0": 1, "not_drawn": 1,
+        }  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("fields", "message"),
+        [
+            ("n: 5, per: kind, across: kind", "per and across given"),
+            ("n: 5%, across: kind", "n is 5% beside across"),
+            ("n: 5, weight: n, rank: n", "weight and rank given"),
+            ("n: 5, shares: equal", "shares goes with across"),
+            ("n: 5, half: 2", "half goes with rank"),
+            ("n: 5, weight: kind", "'kind', which is String"),
+            ("n: 101%", "101%"),
+            ("n: 5, across: kind, shares: {a: 0}", "all shares are 0"),
+        ],
+    )
+    def test_draw_that_cannot_be_is_refused(self, kitchen, tmp_path, fields, message):
+        with pytest.raises(RecipeError, match=message):
+            kitchen.chain(f"- {self.groups(tmp_path)}\n- take: {{{fields}}}")
+
+    def test_keep_takes_a_part_of_each_kind(self, kitchen, tmp_path):
+        source = self.groups(tmp_path)
+        table = kitchen.chain(f"- {source}\n- keep: {{top: 25%, by: n, per: kind}}")
+        assert self.kinds(table) == {"a": 15, "b": 8, "c": 3}
+        assert {r["n"] for r in rows(table, "n", "kind") if r["kind"] == "c"} == {97, 98, 99}
+
 
 class TestKeep:
     ROWS = (

@@ -12,7 +12,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "source": {"type": "string"},
     "mix": {"type": "object", "additionalProperties": {"$ref": "#/$defs/Chain"}},
     "label": {"type": "string"},
-    "take": {"type": "integer", "minimum": 0},
+    "take": {"type": ["integer", "string"], "minimum": 0, "pattern": "^[0-9.]+%$"},
     "upsample": {"type": "integer", "minimum": 0},
     "dedup": {"type": "string"},
     "decontaminate": {"anyOf": [{"type": "string"}, {"type": "array"}]},

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar, Self
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from stillroom.rows import Shape, dropped
 from stillroom.steps.base import Misfit, Out, Runtime, Step, Tick, write_drops
-from stillroom.steps.sampling import lottery, place, smallest
+from stillroom.steps.sampling import Amount, at_most, lottery, place, so_many
 from stillroom.store.artifact import Delta
 from stillroom.store.table import Table
 
@@ -40,8 +40,9 @@ class Keep(Step):
 
     Attributes:
         where: Column to what it must be: a value, a list of values, or ``{min: , max: }``.
-        top: Keep so many rows with the highest values of ``by``.
-        lowest: Keep so many rows with the lowest values of ``by``.
+        top: Keep so many rows with the highest values of ``by``, or such a part of the rows whose
+            value is known, as in ``25%``.
+        lowest: Keep so many rows with the lowest values of ``by``, or such a part.
         by: Column to order by, for top and lowest; ties are broken by a seeded draw.
         per: Choose top or lowest within each value of this column, such as ``source``.
         seed: Of the draw between ties.
@@ -51,8 +52,8 @@ class Keep(Step):
     DELTA: ClassVar[Delta] = "drops"
 
     where: Mapping[str, Band | tuple[Scalar, ...] | Scalar] | None = None
-    top: int | None = Field(None, ge=0)
-    lowest: int | None = Field(None, ge=0)
+    top: Amount | None = None
+    lowest: Amount | None = None
     by: str | None = None
     per: str | None = None
     seed: int = 42
@@ -95,7 +96,7 @@ class Keep(Step):
     def at_most(self, rows: Sequence[int | None]) -> int | None:
         """Know that no more than the top, or the lowest, stay."""
         chosen = self.top if self.top is not None else self.lowest
-        return smallest(rows[0], None if self.per else chosen)
+        return rows[0] if self.per else at_most(chosen, rows[0])
 
     def run(self, inputs: Sequence[Table], out: Out, rt: Runtime) -> list[str]:
         """Drop what does not meet the rule."""
@@ -137,12 +138,13 @@ class Keep(Step):
 
     def _beyond(self, table: Table) -> pl.DataFrame:
         n = self.top if self.top is not None else self.lowest
+        assert n is not None, "without where, top or lowest is given"
         by = str(self.by)
         rows = table.scan("id", *self.reads(table.shape)).collect(engine="streaming")
         rows = rows.with_columns(lottery(rows["id"], self.seed))
         value = -pl.col(by) if self.top is not None else pl.col(by)
         known = rows.filter(pl.col(by).is_not_null()).with_columns(value.alias("order"))
-        beyond = known.sort("order", "lot", "id").filter(place(self.per) >= n)
+        beyond = known.sort("order", "lot", "id").filter(place(self.per) >= so_many(n, self.per))
         side = f"not in the {'top' if self.top is not None else 'lowest'} {n}"
         unknown = rows.filter(pl.col(by).is_null())["id"]
         return pl.concat(

@@ -1,60 +1,175 @@
 """`take`: a random sample of a fixed size."""
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from math import log
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import polars as pl
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from stillroom.rows import Shape, dropped
-from stillroom.steps.base import Out, Runtime, Step, write_drops
-from stillroom.steps.sampling import lottery, place, smallest
+from stillroom.steps.base import Misfit, Out, Runtime, Step, write_drops
+from stillroom.steps.sampling import Amount, at_most, divide, lottery, place, so_many
 from stillroom.store.artifact import Delta
 from stillroom.store.table import Table
+
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Take(Step):
     """Keep n rows, drawn at random.
 
-    A larger n with the same seed keeps all that a smaller one kept. If fewer rows are there, all
-    stay, and the dataset card says so.
+    A larger n with the same seed keeps all that a smaller one kept, unless ``across`` divides it.
+    If fewer rows are there, all stay, and the dataset card says so.
+
+    Rows are drawn with equal chances, or with chances by a column of numbers, ``weight`` or
+    ``rank``; a row whose number is unknown is then dropped as ``<column> unknown``. A draw is
+    without replacement, one row after the other, each with its chance among those that are left
+    (Efraimidis and Spirakis 2006).
 
     Attributes:
-        n: Rows to keep.
+        n: Rows to keep, or such a part of them, as in ``10%``.
         seed: Of the draw; 42 as in OpenThoughts.
         per: Draw n rows of each value of this column, such as ``source``.
+        across: Draw n rows in all, divided among the values of this column; a value with fewer rows
+            than its share gives all, and the others give more.
+        shares: How ``across`` divides: ``equal``; ``proportional`` to the rows of each value; or
+            value to weight, where a value that is not named gives nothing.
+        weight: A row's chance is proportional to this column. Rows with 0 are drawn last.
+        rank: A row's chance falls with its place when rows are ordered by this column, the highest
+            first: it halves every ``half`` places, as in s1 with the length of traces (Muennighoff
+            et al. 2025, section 2.2).
+        half: Places after which the chance of ``rank`` is one half; 1 as in s1.
     """
 
     STEP: ClassVar[str] = "take"
     DELTA: ClassVar[Delta] = "drops"
 
-    n: int = Field(ge=0)
+    n: Amount
     seed: int = 42
     per: str | None = None
+    across: str | None = None
+    shares: Literal["equal", "proportional"] | Mapping[str, Weight] = "equal"
+    weight: str | None = None
+    rank: str | None = None
+    half: float = Field(1.0, gt=0, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.per and self.across:
+            raise ValueError("per and across given; expected one of them")
+        if self.across and isinstance(self.n, str):
+            raise ValueError(f"n is {self.n} beside across; expected a number, or per")
+        if self.weight and self.rank:
+            raise ValueError("weight and rank given; expected one of them")
+        for field, owner in (("shares", "across"), ("half", "rank")):
+            if field in self.model_fields_set and not getattr(self, owner):
+                raise ValueError(f"{field} goes with {owner}, and only with it")
+        if isinstance(self.shares, Mapping) and not any(self.shares.values()):
+            raise ValueError("all shares are 0; expected one above 0")
+        return self
 
     @classmethod
     def shorthand(cls, value: Any) -> Any:
-        """Take a bare number as n."""
+        """Take a bare number, or percent, as n."""
         return {"n": value}
 
+    def identity(self) -> dict[str, Any]:
+        """Return the fields that have a say."""
+        unused = {n for n in ("across", "weight", "rank") if getattr(self, n) is None}
+        unused |= {n for n, owner in (("shares", "across"), ("half", "rank")) if owner in unused}
+        return {n: v for n, v in super().identity().items() if n not in unused}
+
     def reads(self, shape: Shape) -> Sequence[str]:
-        """Read the column to group by."""
-        return (self.per,) if self.per else ()
+        """Read the columns to group by and to weigh by."""
+        return tuple(c for c in (self.per, self.across, self.weight, self.rank) if c)
+
+    def check(self, shapes: Sequence[Shape]) -> Shape:
+        """Check that chances are numbers."""
+        shape = super().check(shapes)
+        column = self.weight or self.rank
+        if column and not shape.columns[column].is_numeric():
+            raise Misfit(
+                f"take draws by {column!r}, which is {shape.columns[column]}; "
+                "expected a column of numbers"
+            )
+        return shape
 
     def at_most(self, rows: Sequence[int | None]) -> int | None:
         """Know that no more than n stay."""
-        return smallest(rows[0], None if self.per else self.n)
+        return rows[0] if self.per else at_most(self.n, rows[0])
 
     def run(self, inputs: Sequence[Table], out: Out, rt: Runtime) -> list[str]:
-        """Draw a number for each row and keep the smallest n."""
+        """Order the rows by their draw and keep the first n."""
         (table,) = inputs
-        rows = table.scan("id", *self.reads(table.shape)).collect(engine="streaming")
+        columns = dict.fromkeys(["id", *self.reads(table.shape)])
+        rows = table.scan(*columns).collect(engine="streaming")
         rows = rows.with_columns(lottery(rows["id"], self.seed))
-        rest = rows.sort("lot", "id").filter(place(self.per) >= self.n)
-        write_drops(table, dropped(rest["id"], "not_drawn"), out, rt)
-        groups = rows.group_by(self.per).len() if self.per else rows.select(pl.len())
-        short = groups.filter(pl.col("len") < self.n)
-        if not short.height:
-            return []
-        there = ", ".join(f"{n:,}" for n in short["len"].sort())
-        return [f"take wanted {self.n:,} rows, but only {there} were there; all of them stay."]
+        known, unknown = self._known(rows)
+        known = known.with_columns(self._turn()).sort("turn", "lot", "id")
+        wanted, notes = self._wanted(known)
+        group = self.per or self.across
+        rest = known.filter(place(group) >= wanted)
+        drops = pl.concat([dropped(rest["id"], "not_drawn"), unknown])
+        write_drops(table, drops, out, rt)
+        return notes
+
+    def _known(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Part the rows that have a chance from those whose chance is unknown."""
+        column = self.weight or self.rank
+        if column is None:
+            return rows, dropped([], [])
+        value = pl.col(column)
+        bad = rows.filter(value.is_null() | value.is_nan())
+        below = rows.filter(value < 0) if self.weight else rows.clear()
+        drops = [
+            dropped(bad["id"], f"{column} unknown"),
+            dropped(below["id"], f"{column} below 0", score=below[column].cast(pl.Float64)),
+        ]
+        gone = pl.concat(drops)
+        return rows.join(gone, on="id", how="anti", maintain_order="left"), gone
+
+    def _turn(self) -> pl.Expr:
+        """Say when a row is drawn: by the logarithm of an exponential draw over its chance."""
+        if not (self.weight or self.rank):
+            return pl.lit(0.0).alias("turn")
+        uniform = (pl.col("lot").cast(pl.Float64) + 0.5) / 2.0**64
+        draw = (-uniform.log()).log()
+        if self.weight:
+            return (draw - pl.col(self.weight).cast(pl.Float64).log()).alias("turn")
+        order = pl.struct(-pl.col(str(self.rank)).cast(pl.Float64), "lot", "id")
+        places = order.rank("ordinal")
+        group = self.per or self.across
+        places = places.over(group) if group else places
+        return (draw + places.cast(pl.Float64) * (log(2) / self.half)).alias("turn")
+
+    def _wanted(self, rows: pl.DataFrame) -> tuple[pl.Expr, list[str]]:
+        """Count the rows to keep of each group, and note where there are too few."""
+        wanted = so_many(self.n, self.per)
+        if isinstance(self.n, str):
+            return wanted, []
+        if self.across is None:
+            groups = rows.group_by(self.per).len() if self.per else rows.select(pl.len())
+            short = groups.filter(pl.col("len") < self.n)["len"].sort().to_list()
+            there = ", ".join(f"{n:,}" for n in short)
+        else:
+            # A null is a group of its own; no text is equal to its name.
+            name = pl.col(self.across).cast(pl.String).fill_null("\0")
+            room = dict(rows.select(name).to_series().value_counts().iter_rows())
+            weights = self._weights(room)
+            given = divide(self.n, room, weights)
+            wanted = name.replace_strict(given, return_dtype=pl.Int64) if given else pl.lit(0)
+            there = f"{sum(given.values()):,}" if sum(given.values()) < self.n else ""
+        if not there:
+            return wanted, []
+        return wanted, [
+            f"take wanted {self.n:,} rows, but only {there} were there; all of them stay."
+        ]
+
+    def _weights(self, room: Mapping[str, int]) -> Mapping[str, float] | None:
+        if self.shares == "equal":
+            return None
+        if self.shares == "proportional":
+            return dict(room)
+        assert isinstance(self.shares, Mapping)
+        return {name: self.shares.get(name, 0.0) for name in room}
