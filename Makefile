@@ -37,7 +37,7 @@ $(CORE): pyproject.toml setup.py $(shell find src -name '*.[ch]')
 
 $(DEV): $(CORE) constraints.txt
 	$(BIN)/pip install -q --disable-pip-version-check -U 'pip>=25.1'
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt --group dev -e '.[reasoning-gym,train,hub,stackexchange]'
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt --group dev -e '.[reasoning-gym,study,hub,stackexchange]'
 	touch $@
 
 .PHONY: help demo test check golden docs bench models

@@ -1,0 +1,1 @@
+"""Experiments about recipes: arms that differ in one thing, and what their difference is worth."""

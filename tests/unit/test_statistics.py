@@ -1,0 +1,182 @@
+"""Errors of scores and differences: known values, and intervals that hold the truth."""
+
+import math
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy import stats
+
+from stillroom.study.statistics import (
+    Outcomes,
+    bootstrap,
+    detectable,
+    differences,
+    holm,
+    majority,
+    not_worse,
+    pass_at_k,
+    scores,
+    wilson,
+    within_two_errors,
+)
+
+
+def outcomes(table, *, repeats=1):
+    """Put (arms, seeds, questions) into the form of a study with one benchmark."""
+    arms = tuple("abcdefgh"[: len(table)])
+    return Outcomes(
+        arms, tuple(range(table.shape[1])), {"bench": table}, {"bench": np.full(len(arms), 0.1)}
+    )
+
+
+def drawn(rng, *, arms=5, seeds=3, questions=540, repeats=2, effects=0.0, seed_sd=0.1):
+    """Simulate students of known difference on a logistic scale."""
+    effect = np.zeros(arms)
+    effect[1] = effects
+    level = effect[:, None] + rng.normal(0, seed_sd, (arms, seeds)) + rng.normal(0, 0.1, seeds)
+    hard = rng.normal(-0.5, 1.5, questions)
+    taste = rng.normal(0, 0.3, (arms, questions))
+    chance = 1 / (1 + np.exp(-(level[:, :, None] + hard + taste[:, None, :])))
+    return rng.binomial(repeats, chance) / repeats
+
+
+def truth(effects, seed_sd=0.1):
+    rng = np.random.default_rng(7)
+    rest = rng.normal(-0.5, math.sqrt(1.5**2 + 0.3**2 + 0.1**2 + seed_sd**2), 1_000_000)
+    return float((1 / (1 + np.exp(-(rest + effects))) - 1 / (1 + np.exp(-rest))).mean())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("seeds", "effect"), [(3, 0.0), (3, 0.3), (5, 0.3), (1, 0.3)])
+def test_intervals_hold_the_truth_as_often_as_they_say(seeds, effect):
+    rng = np.random.default_rng(seeds)
+    # With one seed nothing is known of training noise, so there is none in this world.
+    seed_sd = 0.1 if seeds > 1 else 0.0
+    target, n, hits = truth(effect, seed_sd), 600, 0
+    for _ in range(n):
+        estimate = differences(
+            outcomes(drawn(rng, seeds=seeds, effects=effect, seed_sd=seed_sd, questions=200))
+        )[0].estimate
+        hits += estimate.low <= target <= estimate.high
+    assert stats.binomtest(hits, n, 0.95).pvalue > 0.001
+    assert 0.92 <= hits / n <= 0.98
+
+
+@pytest.mark.slow
+def test_arms_without_a_difference_are_rarely_told_apart():
+    rng = np.random.default_rng(0)
+    n = 600
+    claims = sum(
+        any(d.verdict() for d in differences(outcomes(drawn(rng, questions=200)))) for _ in range(n)
+    )
+    assert stats.binomtest(claims, n, 0.05, alternative="greater").pvalue > 0.001
+
+
+def test_pairing_cancels_what_questions_do_to_both_arms():
+    rng = np.random.default_rng(1)
+    hard = rng.uniform(0.1, 0.9, 300)
+    noise = rng.normal(0, 0.01, (2, 3, 300))
+    table = np.stack([hard + noise[0], hard + 0.02 + noise[1]])
+    (difference,) = differences(outcomes(table))
+    assert difference.estimate.value == pytest.approx(0.02, abs=0.003)
+    assert difference.verdict() == 1
+    assert difference.estimate.se < 0.1 * scores(outcomes(table))[0].estimate.se
+
+
+def test_one_seed_is_marked_as_unmeasured():
+    rng = np.random.default_rng(2)
+    (one,) = differences(outcomes(drawn(rng, arms=2, seeds=1)))
+    (three,) = differences(outcomes(drawn(rng, arms=2, seeds=3)))
+    assert not one.measured_seeds
+    assert three.measured_seeds
+    assert math.isnan(scores(outcomes(drawn(rng, arms=2, seeds=1)))[0].seed_se)
+
+
+def test_equal_arms_have_no_difference_and_no_claim():
+    table = np.tile(np.random.default_rng(3).uniform(size=(1, 3, 50)), (3, 1, 1))
+    for difference in differences(outcomes(table)):
+        assert difference.estimate.value == 0
+        assert difference.p == 1
+        assert difference.verdict() == 0
+    assert set(not_worse(outcomes(table))) == {"a", "b", "c"}
+
+
+def test_pooled_difference_weighs_benchmarks_equally():
+    rng = np.random.default_rng(4)
+    small, large = drawn(rng, arms=2, questions=10), drawn(rng, arms=2, questions=1000)
+    both = Outcomes(
+        ("a", "b"), (0, 1, 2), {"small": small, "large": large},
+        {"small": np.zeros(2), "large": np.zeros(2)},
+    )  # fmt: skip
+    pooled, *single = differences(both)
+    assert pooled.benchmark is None
+    assert pooled.estimate.value == pytest.approx(np.mean([s.estimate.value for s in single]))
+    assert [s.benchmark for s in single] == ["small", "large"]
+
+
+def test_the_best_and_those_that_cannot_be_told_from_it():
+    rng = np.random.default_rng(5)
+    base = rng.uniform(0.3, 0.7, 400)
+    shift = np.array([0.0, 0.1, 0.101])[:, None, None]
+    table = base + shift + rng.normal(0, 0.05, (3, 3, 400))
+    best = not_worse(outcomes(table))
+    assert set(best) == {"b", "c"}
+    assert set(within_two_errors(outcomes(table))) >= {"b", "c"}
+
+
+def test_grades_are_arranged_whatever_their_order():
+    rows = [
+        {"arm": a, "seed": s, "benchmark": "x", "item": i, "repeat": r, "score": float((i + r) % 2)}
+        for a in ("new", "old") for s in (1, 0) for i in (2, 0, 1) for r in (0, 1, 2)
+    ]  # fmt: skip
+    found = Outcomes.of(pl.DataFrame(rows).sample(fraction=1, shuffle=True, seed=3), ["old", "new"])
+    assert found.seeds == (0, 1)
+    assert found.means["x"].shape == (2, 2, 3)
+    assert found.means["x"][0, 0].tolist() == pytest.approx([1 / 3, 2 / 3, 1 / 3])
+    assert found.sampling["x"].tolist() == pytest.approx([1 / 3 / 3] * 2)
+    with pytest.raises(ValueError, match="x: not every arm"):
+        Outcomes.of(pl.DataFrame(rows[1:]), ["old", "new"])
+
+
+def test_a_simulated_study_sees_the_detectable_difference_about_as_often_as_planned():
+    rng = np.random.default_rng(6)
+    least = detectable([300], 4, question_sd=0.2, seed_sd=0.02)
+    seen = 0
+    for _ in range(200):
+        table = rng.normal(0, 0.2 / math.sqrt(2), (2, 1, 300)) + rng.normal(0, 0.02, (2, 4, 1))
+        table[1] += least
+        seen += differences(outcomes(table))[0].verdict() == 1
+    assert 0.65 <= seen / 200 <= 0.92
+
+
+def test_more_questions_seeds_and_fewer_arms_see_more():
+    base = detectable([300], 3, arms=4)
+    assert detectable([1200], 3, arms=4) < base
+    assert detectable([300], 6, arms=4, seed_sd=0.03) < detectable([300], 3, arms=4, seed_sd=0.03)
+    assert detectable([300], 3, arms=8) > base
+    with pytest.raises(ValueError, match="two arms"):
+        detectable([300], 3, arms=1)
+
+
+def test_bootstrap_agrees_with_the_formula_where_seeds_abound():
+    rng = np.random.default_rng(8)
+    table = drawn(rng, arms=2, seeds=12, questions=150)
+    low, high = bootstrap(table[1] - table[0])
+    estimate = differences(outcomes(table))[0].estimate
+    assert high - low == pytest.approx(estimate.high - estimate.low, rel=0.35)
+
+
+def test_known_values():
+    assert holm([0.01, 0.04, 0.03, 0.5]) == pytest.approx([0.04, 0.09, 0.09, 0.5])
+    assert holm([]) == []
+    assert wilson(15, 30) == pytest.approx((0.3315, 0.6685), abs=1e-4)
+    assert wilson(30, 30)[1] == pytest.approx(1.0)
+    assert pass_at_k(16, 4, 1) == pytest.approx(0.25)
+    assert pass_at_k(16, 4, 16) == 1.0
+    assert majority(["4", "5", "4"], [False, True, False]) == 0.0
+    assert majority([None], [False]) == 0.0
+    with pytest.raises(ValueError, match="expected 1 <= k <= n"):
+        pass_at_k(2, 1, 3)
+    with pytest.raises(ValueError, match="31 of 30"):
+        wilson(31, 30)
