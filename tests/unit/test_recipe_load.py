@@ -168,7 +168,7 @@ def edited(old: str, new: str) -> str:
         (edited("name: small", "name: &x small"), "r.yaml:1: an anchor or alias; "),
         (edited("name: small", "name: !!python/object:os.system small"), "r.yaml:1: the tag "),
         (edited("name: small", "name: [small"), "r.yaml:2: not YAML: "),
-        ("", "r.yaml:1: empty; expected a recipe."),
+        ("", "r.yaml:1: empty; expected a mapping."),
         ("- a\n- b\n", "r.yaml:1: is ['a', 'b']; expected a mapping."),
         ("name: x\ndomains: {math: []}\n",
          "r.yaml:2: domains.math no steps; expected at least a source."),
