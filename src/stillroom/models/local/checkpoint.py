@@ -158,6 +158,12 @@ class Checkpoint:
             raise PromptError("the conversation renders to no tokens at all")
         return Prompt(tokens, text.rstrip().endswith(OPEN))
 
+    def completion(self, text: str) -> list[int]:
+        """Encode what an assistant says, with the token that ends its turn."""
+        tokens = self._tokenizer.encode(text, add_special_tokens=False).ids
+        end = self._tokenizer.token_to_id(self._special.get("eos_token", ""))
+        return [*tokens, self.ends[0] if end is None else end]
+
     def text(self, tokens: list[int]) -> str:
         """Decode a completion, without end tokens and the like."""
         kept = [token for token in tokens if token not in self._silent]

@@ -1,0 +1,1 @@
+"""Grading students: benchmarks are data, and answers are verified as everywhere else."""

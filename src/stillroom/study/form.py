@@ -1,0 +1,113 @@
+"""The form of a study: one question about recipes, and the arms that answer it."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from stillroom.recipe.form import Recipe
+from stillroom.train.trainer import Student
+
+
+class Benchmarks(BaseModel):
+    """What students are graded on.
+
+    Attributes:
+        develop: Benchmarks that decide, by name.
+        held_out: Benchmarks that stay sealed until a winner is promoted.
+        repeats: Attempts per question; by default what each benchmark says.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    develop: tuple[str, ...] = Field(min_length=1)
+    held_out: tuple[str, ...] = ()
+    repeats: int | None = Field(None, ge=1, le=1_000)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"develop": [value]}
+        return {"develop": value} if isinstance(value, list | tuple) else value
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        both = sorted(set(self.develop) & set(self.held_out))
+        if both:
+            raise ValueError(
+                f"{', '.join(both)} both decides and is held out; expected it in one of the two"
+            )
+        return self
+
+
+class Study(BaseModel):
+    """One question, its arms, and how they are compared.
+
+    Attributes:
+        question: What is asked, in a sentence.
+        hypothesis: What is expected, written down before anything is run.
+        base: The recipe that all arms share: a path beside the study, or a shipped name.
+        arms: Name to changes (see `stillroom.study.arms`); the first is the control. Every arm
+            changes the same fields; the control may change none.
+        rows: Rows that each student is trained on: the same for every arm.
+        tokens: Answer tokens that each student is trained on, in place of ``rows``.
+        shortage: What to do when an arm's recipe makes too few: ``upsample`` repeats rows,
+            ``refuse`` stops.
+        student: What is trained, and how.
+        seeds: Replications. Each draws other rows, in another order, and samples anew.
+        benchmarks: What students are graded on.
+        matters: Smallest difference that the asker cares about, 0 to 1; differences below it are
+            called too small to matter.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field("", pattern=r"^$|^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")
+    question: str = Field(min_length=1)
+    hypothesis: str = ""
+    base: str
+    arms: Mapping[str, Mapping[str, Any]] = Field(min_length=2)
+    rows: int | None = Field(None, ge=1)
+    tokens: int | None = Field(None, ge=1)
+    shortage: Literal["upsample", "refuse"] = "refuse"
+    student: Student
+    seeds: int = Field(3, ge=1, le=1_000)
+    benchmarks: Benchmarks
+    matters: float = Field(0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Self:
+        if (self.rows is None) == (self.tokens is None):
+            given = "both are" if self.rows else "neither is"
+            raise ValueError(
+                f"{given} given of rows and tokens; expected one of them, so that arms are compared "
+                "at one size"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _same_fields(self) -> Self:
+        (control, own), *others = self.arms.items()
+        if not own:
+            (reference, own), *others = others
+        else:
+            reference = control
+        for name, changes in others:
+            more = sorted(set(changes) - set(own))
+            less = sorted(set(own) - set(changes))
+            if more or less:
+                which = f"changes {', '.join(more)}" if more else f"leaves {', '.join(less)} as is"
+                raise ValueError(
+                    f"arm {name} {which}, unlike arm {reference}; expected every arm to change the "
+                    "same fields, so that a difference has one cause"
+                )
+        return self
+
+    @property
+    def control(self) -> str:
+        """The arm that others are compared with."""
+        return next(iter(self.arms))
+
+
+Arms = Mapping[str, Recipe]

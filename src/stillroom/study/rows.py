@@ -1,0 +1,114 @@
+"""The rows that a student is trained on: as many for every arm, drawn by seed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from stillroom.errors import RecipeError
+from stillroom.steps.sampling import lottery
+from stillroom.store.digest import value_digest
+from stillroom.store.store import disk_errors
+from stillroom.store.table import Table
+
+COLUMNS = ("question", "reasoning", "answer")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much each student is trained on.
+
+    Attributes:
+        rows: Rows, or
+        tokens: answer tokens, as the teacher's server counted them.
+        upsample: Whether rows are repeated where there are too few.
+    """
+
+    rows: int | None
+    tokens: int | None
+    upsample: bool
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The rows of one student.
+
+    Attributes:
+        tables: Domain to the arm's final table.
+        copies: ``id`` and ``copies``: how often each chosen row is there.
+        there: Rows that the arm's recipe made.
+        digest: Names rows and order by content.
+    """
+
+    tables: Mapping[str, Table]
+    copies: pl.DataFrame
+    there: int
+    digest: str
+
+    @property
+    def rows(self) -> int:
+        """Rows, repeats counted."""
+        return int(self.copies["copies"].sum())
+
+    def write(self, folder: Path) -> None:
+        """Write the rows as Parquet parts, one at a time in memory."""
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            part = 0
+            for table in self.tables.values():
+                for frame in table.frames("id", *COLUMNS):
+                    chosen = frame.join(self.copies, on="id", how="inner", maintain_order="left")
+                    chosen = chosen.select(*COLUMNS, "copies")
+                    chosen = chosen.select(pl.all().repeat_by("copies")).explode(pl.all())
+                    chosen.select(*COLUMNS).write_parquet(folder / f"{part:05}.parquet")
+                    part += 1
+
+
+def draw(arm: str, tables: Mapping[str, Table], budget: Budget, seed: int) -> Drawn:
+    """Choose the rows of one student.
+
+    Rows are put in an order that depends on their ids and the seed, and taken from the front; with
+    ``upsample`` the order is gone through again. A larger budget contains a smaller one.
+
+    Args:
+        arm: For messages.
+        tables: Domain to final table.
+        budget: How much.
+        seed: Of the order.
+
+    Raises:
+        RecipeError: If there are no rows, or too few and they may not be repeated.
+    """
+    for domain, table in tables.items():
+        if table.kind != "answers":
+            raise RecipeError(
+                f"arm {arm}: domain {domain} ends in {table.kind}; expected answers to train on. "
+                "Add `answer` to the base recipe."
+            )
+    narrow = [t.scan("id", "completion_tokens").collect() for t in tables.values()]
+    rows = pl.concat(narrow)
+    order = rows.with_columns(lottery(rows["id"], seed)).sort("lot", "id")
+    there = order.height
+    costs = order["completion_tokens"].cast(pl.Int64) if budget.tokens else None
+    wanted = budget.tokens or budget.rows or 0
+    unit = "answer tokens" if budget.tokens else "rows"
+    total = int(costs.sum()) if costs is not None else there
+    if total == 0:
+        raise RecipeError(
+            f"arm {arm}: its recipe makes no {unit}; expected {wanted:,}. See `stillroom why`, or "
+            "the drops of each step."
+        )
+    if total < wanted and not budget.upsample:
+        raise RecipeError(
+            f"arm {arm}: its recipe makes {total:,} {unit}; expected {wanted:,}. Take more "
+            "questions, ask for fewer, or set shortage: upsample."
+        )
+    rounds, rest = divmod(wanted, total)
+    place = pl.Series(range(there)) if costs is None else costs.cum_sum() - costs
+    # The row that crosses the border is in: a budget of tokens is met, not just approached.
+    copies = order.select("id").with_columns(((place < rest).cast(pl.Int64) + rounds).alias("copies"))
+    digests = [table.digest(*COLUMNS) for table in tables.values()]
+    digest = value_digest([digests, budget.rows, budget.tokens, budget.upsample, seed])
+    return Drawn(tables, copies.filter(pl.col("copies") > 0), there, digest)
+

@@ -1,0 +1,261 @@
+"""The Trainer door: rows and a base model go in, a model directory comes out.
+
+A trained student is an artifact: a directory `students/<key>` of the store, in Hugging Face form,
+with a `student.json` that says how it came about. Its key speaks of the trainer, its version and
+settings, the base model's content, the seed, and the content of the rows. What is covered: a kill
+at any moment, two processes that want the same student. A trainer that can resume finds its own
+checkpoints in the work folder that a killed run left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field
+
+from stillroom.errors import StoreError
+from stillroom.store.digest import file_digest, value_digest
+from stillroom.store.store import Store, disk_errors, sync, write_synced
+
+RECORD = "student.json"
+Scalar = bool | int | float | str
+
+
+class Student(BaseModel):
+    """What is trained, and how. Every field enters a student's key.
+
+    Attributes:
+        model: Frozen name of the base model; where it lies is in models.toml.
+        trainer: ``proxy`` (small models on the CPU), ``trl``, ``llamafactory``, ``axolotl`` or
+            ``command``.
+        preset: Named settings of the trainer, such as ``openthoughts-ablation``.
+        settings: Settings of the trainer, in place of those of the preset.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = "stillroom/base-1"
+    trainer: Literal["proxy", "trl", "llamafactory", "axolotl", "command"] = "proxy"
+    preset: str | None = None
+    settings: Mapping[str, Scalar] = Field(default_factory=dict)
+
+
+class Example(NamedTuple):
+    """One conversation to learn from; only the completion counts."""
+
+    question: str
+    reasoning: str | None
+    answer: str
+
+
+class TrainingFailed(Exception):
+    """Training that ended without a student: no rows fit, the loss is no number, a tool died."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run.
+
+    Attributes:
+        base: Directory of the base model.
+        rows: Folder of Parquet parts with ``question``, ``reasoning`` and ``answer``.
+        settings: The trainer's settings, complete.
+        seed: Of the order of rows and of whatever else is random.
+        folder: Work folder; a killed run left its checkpoints here. The finished model goes to
+            ``folder / "model"``.
+        report: Called with progress, 0 to 1, and the last loss.
+    """
+
+    base: Path
+    rows: Path
+    settings: Mapping[str, Any]
+    seed: int
+    folder: Path = Path()
+    report: Callable[[float, float], None] = lambda share, loss: None
+
+    def examples(self) -> Iterator[Example]:
+        """Read the rows in order, part by part."""
+        for part in sorted(self.rows.glob("*.parquet")):
+            for question, reasoning, answer in pl.read_parquet(part).iter_rows():
+                yield Example(question, reasoning, answer)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training run says of itself.
+
+    Attributes:
+        rows: Rows that were learnt from.
+        truncated: Of these, rows that were cut to fit.
+        skipped: Rows that could not be used at all.
+        tokens: Tokens seen, repeats counted, padding not.
+        losses: Mean loss in nats per learnt token, over the run.
+        details: Anything else that a reader of the student should know.
+    """
+
+    rows: int
+    truncated: int = 0
+    skipped: int = 0
+    tokens: int = 0
+    losses: list[float] = field(default_factory=list)
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+class Trainer(Protocol):
+    """One way to train.
+
+    Attributes:
+        VERSION: Raised whenever the same job gives another student.
+    """
+
+    VERSION: int
+
+    def settings(self, preset: str | None, given: Mapping[str, Scalar]) -> dict[str, Any]:
+        """Complete the settings.
+
+        Raises:
+            ValueError: If there is no such preset or setting, or a value is out of range.
+        """
+        ...
+
+    def train(self, job: Job) -> Trained:
+        """Train, and write the model to ``job.folder / "model"``.
+
+        Raises:
+            TrainingFailed: If there is no student at the end.
+            SetupError: If the machine lacks what the trainer needs.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Alumnus:
+    """A trained student in the store.
+
+    Attributes:
+        key: Its key.
+        path: The model directory, in Hugging Face form.
+        trained: What the run said of itself.
+        seconds: How long it took.
+    """
+
+    key: str
+    path: Path
+    trained: Trained
+    seconds: float
+
+    @property
+    def name(self) -> str:
+        """The frozen name under which its answers are kept in the ledger."""
+        return f"student/{self.key}"
+
+
+def student_key(
+    trainer: str, version: int, settings: Mapping[str, Any], base: Path, rows: str, seed: int
+) -> str:
+    """Name a student by what goes into it.
+
+    Args:
+        trainer: Name of the trainer.
+        version: Its ``VERSION``.
+        settings: Its settings, complete.
+        base: Directory of the base model; its content counts, not its place.
+        rows: Digest of the rows in their order.
+        seed: Of the run.
+    """
+    files = {
+        path.name: file_digest(path)
+        for path in sorted(base.iterdir())
+        if path.is_file() and path.suffix in (".json", ".safetensors", ".jinja", ".txt", ".model")
+        and path.name != "training.json"
+    }  # fmt: skip
+    return value_digest(["student", trainer, version, dict(settings), files, rows, seed])
+
+
+def find(store: Store, key: str) -> Alumnus | None:
+    """Look a student up.
+
+    Raises:
+        StoreError: If it is there but torn.
+    """
+    home = store.root / "students" / key
+    if not home.is_dir():
+        return None
+    try:
+        record = json.loads((home / RECORD).read_text("utf-8"))
+        for name, size in record["files"].items():
+            if (home / "model" / name).stat().st_size != size:
+                raise ValueError(f"{name} has another size")
+        return Alumnus(key, home / "model", Trained(**record["trained"]), record["seconds"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"{home}: torn or edited ({error}); expected a finished student. "
+            "Delete the folder and run again."
+        ) from None
+
+
+def train(store: Store, key: str, trainer: Trainer, job: Job, about: Mapping[str, Any]) -> Alumnus:
+    """Return the student of a key, trained now unless it is there.
+
+    Another process that trains the same student is waited for.
+
+    Args:
+        store: Where students are kept.
+        key: See `student_key`.
+        trainer: Trains it.
+        job: What to train; its folder is chosen here.
+        about: What else `student.json` should say.
+
+    Raises:
+        TrainingFailed: If training ends without a student; nothing is kept but checkpoints.
+        SetupError: If the machine lacks what the trainer needs.
+        StoreError: If the disk is full or cannot be written.
+    """
+    home = store.root / "students" / key
+    with _alone(store.root / "locks" / f"student-{key}"):
+        done = find(store, key)
+        if done is not None:
+            return done
+        folder = store.root / "building" / f"student-{key}"
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            started = time.monotonic()
+            trained = trainer.train(
+                replace(job, folder=folder)
+            )
+            seconds = time.monotonic() - started
+            model = folder / "model"
+            sizes = {p.name: p.stat().st_size for p in sorted(model.iterdir()) if p.is_file()}
+            record = {
+                "key": key, **about, "seed": job.seed, "settings": dict(job.settings),
+                "trained": asdict(trained), "seconds": round(seconds, 3), "files": sizes,
+            }  # fmt: skip
+            for path in folder.iterdir():
+                if path.name != "model":
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            write_synced(folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+            sync(folder)
+            home.parent.mkdir(parents=True, exist_ok=True)
+            folder.rename(home)
+            sync(home.parent)
+    return Alumnus(key, home / "model", trained, seconds)
+
+
+@contextlib.contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Hold a lock that ends with the process."""
+    with disk_errors(lock):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        handle = lock.open("w")
+    with handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
