@@ -21,6 +21,28 @@ UNPINNED = "unpinned"
 """Stands for a revision that nobody wrote down."""
 
 
+class Sitting(BaseModel):
+    """How a benchmark is sat and graded.
+
+    Attributes:
+        verify: The verifier that grades: ``math``, ``choice``, ``exact`` or ``code``.
+        repeats: Attempts per item.
+        temperature: Of the sampling.
+        max_tokens: Completion tokens at most, thinking included.
+        prefix: Text before the question.
+        suffix: Text after the question.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    verify: Literal["math", "choice", "exact", "code"]
+    repeats: int = Field(1, ge=1)
+    temperature: float = Field(0.7, ge=0)
+    max_tokens: int = Field(32_768, ge=1)
+    prefix: str = ""
+    suffix: str = ""
+
+
 class Benchmark(BaseModel):
     """A benchmark: what it asks, where it is, and what is wrong with it.
 
@@ -40,6 +62,7 @@ class Benchmark(BaseModel):
         shipped: The set in this package, instead of a place on the hub.
         question: Columns of the question; the first that a file has.
         reference: Columns of the answer; the first that a file has.
+        sitting: How it is sat and graded; null where nobody can grade it yet.
         errata: What is known to be wrong with it, or with copies of it.
     """
 
@@ -59,6 +82,7 @@ class Benchmark(BaseModel):
     shipped: str | None = None
     question: tuple[str, ...]
     reference: tuple[str, ...] = ()
+    sitting: Sitting | None = None
     errata: tuple[str, ...] = ()
 
     @model_validator(mode="before")

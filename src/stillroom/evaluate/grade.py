@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
+from stillroom.benchmarks.registry import benchmarks
+from stillroom.errors import SourceError
+from stillroom.evaluate.items import Items
 from stillroom.run.runner import At, Runner
 from stillroom.steps.answer.answer import Answer
 from stillroom.steps.base import ModelSpec, Step
-from stillroom.evaluate.items import Items
 from stillroom.steps.verify.verify import Verify
 
 
@@ -27,6 +29,7 @@ class Exam(BaseModel):
         temperature: Of the sampling; the paper's evaluations use 0.7.
         top_p: Nucleus share.
         max_tokens: Completion tokens at most, thinking included.
+        prefix: Text before the question.
         suffix: Text after the question.
     """
 
@@ -39,6 +42,7 @@ class Exam(BaseModel):
     temperature: float = Field(0.7, ge=0)
     top_p: float | None = None
     max_tokens: int = Field(32_768, ge=1)
+    prefix: str = ""
     suffix: str = ""
 
     def steps(self, model: str) -> list[Step]:
@@ -51,7 +55,7 @@ class Exam(BaseModel):
         )
         return [
             self.items.model_copy(update={"as_": self.name}),
-            Answer(model=spec, draws=self.repeats, suffix=self.suffix),
+            Answer(model=spec, draws=self.repeats, prefix=self.prefix, suffix=self.suffix),
             Verify.model_validate({"by": self.verify}),
         ]
 
@@ -72,11 +76,11 @@ class Grades:
     @property
     def accuracy(self) -> float:
         """Share of attempts that are right, 0 to 1."""
-        return float(self.table["score"].mean() or 0.0)  # type: ignore[arg-type]
+        return float(self.table["score"].sum()) / self.table.height
 
     def share(self, column: str, value: str) -> float:
         """Share of attempts with a value, such as ``finish_reason`` of ``length``."""
-        return float((self.table[column] == value).mean() or 0.0)
+        return int((self.table[column] == value).sum()) / self.table.height
 
 
 def grade(exam: Exam, model: str, runner: Runner, path: str) -> Grades:
@@ -104,9 +108,11 @@ def grade(exam: Exam, model: str, runner: Runner, path: str) -> Grades:
         if items is None:
             items = at[0].table.scan("id").collect()
     assert items is not None
-    answered = at[0].table.scan(
-        "question_id", "draw", "verdict", "finish_reason", "completion_tokens"
-    ).collect()
+    answered = (
+        at[0]
+        .table.scan("question_id", "draw", "verdict", "finish_reason", "completion_tokens")
+        .collect()
+    )
     wanted = items.rename({"id": "item"}).join(
         pl.DataFrame({"repeat": range(exam.repeats)}, schema={"repeat": pl.Int32}), how="cross"
     )
@@ -119,3 +125,34 @@ def grade(exam: Exam, model: str, runner: Runner, path: str) -> Grades:
     score = (pl.col("verdict") == "correct").cast(pl.Float64).alias("score")
     return Grades(table.with_columns(score), keys)
 
+
+def exam_of(name: str, repeats: int | None) -> Exam:
+    """Return the exam of a benchmark in the registry.
+
+    Raises:
+        SourceError: If there is no such benchmark, or nobody can grade it yet.
+    """
+    known = benchmarks()
+    if name not in known:
+        raise SourceError(
+            f"{name}: no such benchmark; expected one of {', '.join(sorted(known))}. "
+            "Correct the name."
+        )
+    benchmark = known[name]
+    if benchmark.sitting is None:
+        able = ", ".join(sorted(n for n, b in known.items() if b.sitting))
+        raise SourceError(f"{name}: it cannot be graded here; expected one of {able}.")
+    sitting = benchmark.sitting
+    reference = benchmark.reference
+    return Exam.model_validate(
+        {
+            "name": name,
+            "items": {**benchmark.source(), "reference": reference or None, "as": name},
+            "verify": sitting.verify,
+            "repeats": repeats or sitting.repeats,
+            "temperature": sitting.temperature,
+            "max_tokens": sitting.max_tokens,
+            "prefix": sitting.prefix,
+            "suffix": sitting.suffix,
+        }
+    )

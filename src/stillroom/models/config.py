@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from stillroom.models.openai import OpenAIModel
 
 FILE_NAME = "models.toml"
-EMBEDDED = ("stillroom/novice-1", "stillroom/teacher-1")
+EMBEDDED = ("stillroom/base-1", "stillroom/novice-1", "stillroom/teacher-1")
 
 _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -159,6 +159,28 @@ class ModelsConfig:
         """Hold entries by frozen name; a relative path in them is relative to the file."""
         self.file = file
         self._entries = dict(entries)
+
+    def plus(self, directories: Mapping[str, Path]) -> "ModelsConfig":
+        """Return these models and some local directories, by frozen name."""
+        more = {
+            name: LocalEntry(engine="local", path=path.absolute())
+            for name, path in directories.items()
+        }
+        return ModelsConfig({**self._entries, **more}, self.file)
+
+    def directory(self, name: str) -> Path:
+        """Return the directory of a local model, such as a base model to train.
+
+        Raises:
+            ModelError: If there is no such model, or it is served elsewhere.
+        """
+        entry = self._entry(name)
+        if isinstance(entry, LocalEntry):
+            return self._directory(name, entry)
+        raise ModelError(
+            f"{name}: served at {', '.join(entry.base_url)}; expected a local directory to train "
+            f'from. Add it to {self.file or FILE_NAME} with engine = "local".'
+        )
 
     def known(self) -> list[str]:
         """Return the names that can be opened, sorted."""

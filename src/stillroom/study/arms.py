@@ -51,7 +51,9 @@ def _change(recipe: dict[str, Any], path: str, value: Any) -> None:
         return
     domains = recipe.get("domains", {})
     if first not in domains:
-        raise NoSuchPlace(f"{path}: no domain {first}; expected one of {_names(domains)}, or models")
+        raise NoSuchPlace(
+            f"{path}: no domain {first}; expected one of {_names(domains)}, or models"
+        )
     _change_chain(domains[first], rest, value, path)
 
 

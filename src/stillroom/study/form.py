@@ -81,8 +81,8 @@ class Study(BaseModel):
         if (self.rows is None) == (self.tokens is None):
             given = "both are" if self.rows else "neither is"
             raise ValueError(
-                f"{given} given of rows and tokens; expected one of them, so that arms are compared "
-                "at one size"
+                f"{given} given of rows and tokens; expected one of them, so that arms are "
+                "compared at one size"
             )
         return self
 

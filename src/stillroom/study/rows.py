@@ -60,7 +60,7 @@ class Drawn:
                 for frame in table.frames("id", *COLUMNS):
                     chosen = frame.join(self.copies, on="id", how="inner", maintain_order="left")
                     chosen = chosen.select(*COLUMNS, "copies")
-                    chosen = chosen.select(pl.all().repeat_by("copies")).explode(pl.all())
+                    chosen = chosen.select(pl.all().repeat_by("copies")).explode(*COLUMNS, "copies")
                     chosen.select(*COLUMNS).write_parquet(folder / f"{part:05}.parquet")
                     part += 1
 
@@ -107,8 +107,9 @@ def draw(arm: str, tables: Mapping[str, Table], budget: Budget, seed: int) -> Dr
     rounds, rest = divmod(wanted, total)
     place = pl.Series(range(there)) if costs is None else costs.cum_sum() - costs
     # The row that crosses the border is in: a budget of tokens is met, not just approached.
-    copies = order.select("id").with_columns(((place < rest).cast(pl.Int64) + rounds).alias("copies"))
+    copies = order.select("id").with_columns(
+        ((place < rest).cast(pl.Int64) + rounds).alias("copies")
+    )
     digests = [table.digest(*COLUMNS) for table in tables.values()]
     digest = value_digest([digests, budget.rows, budget.tokens, budget.upsample, seed])
     return Drawn(tables, copies.filter(pl.col("copies") > 0), there, digest)
-

@@ -137,7 +137,7 @@ def fastest_dtype(model: Qwen2, *, seconds: float = 0.5) -> Literal["bfloat16", 
     """
     speed: dict[Literal["bfloat16", "float32"], float] = {}
     tokens = torch.arange(2048).view(16, 128) % model.config.vocab_size
-    batch = _Batch(tokens, torch.arange(128).expand(16, 128), _causal_bias(128), tokens, 2048, 16)
+    batch = _Batch(tokens, torch.arange(128).expand(16, 128), causal_bias(128), tokens, 2048, 16)
     for name in ("float32", "bfloat16"):
         probe = Qwen2(model.config).to(getattr(torch, name))
         probe.load_state_dict(model.state_dict())
@@ -268,7 +268,7 @@ def _collate(lines: list[list[TokenRow]], length: int) -> _Batch:
             positions[y, x : x + size] = torch.arange(size)
             segments[y, x : x + size] = number
             x += size
-    bias = _causal_bias(length)
+    bias = causal_bias(length)
     if any(len(line) > 1 for line in lines):
         apart = segments[:, None, :, None] != segments[:, None, None, :]
         bias = bias.expand(len(lines), 1, length, length).masked_fill(apart, _UNSEEN)
@@ -281,7 +281,8 @@ def _collate(lines: list[list[TokenRow]], length: int) -> _Batch:
 _UNSEEN = -1e4  # finite, so that a padded position that sees nothing does not become NaN
 
 
-def _causal_bias(length: int) -> Tensor:
+def causal_bias(length: int) -> Tensor:
+    """Return (1, 1, length, length): 0 where a position is seen, and very low where it is not."""
     return torch.full((1, 1, length, length), _UNSEEN).triu(1)
 
 

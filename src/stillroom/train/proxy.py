@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from stillroom.errors import ModelError, SetupError
@@ -125,4 +124,3 @@ class Proxy:
             losses=record.losses,
             details={"dtype": record.dtype, "cpu_s": round(record.cpu_s, 2)},
         )
-

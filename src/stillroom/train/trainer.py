@@ -35,8 +35,7 @@ class Student(BaseModel):
 
     Attributes:
         model: Frozen name of the base model; where it lies is in models.toml.
-        trainer: ``proxy`` (small models on the CPU), ``trl``, ``llamafactory``, ``axolotl`` or
-            ``command``.
+        trainer: ``proxy``: small models on the CPU.
         preset: Named settings of the trainer, such as ``openthoughts-ablation``.
         settings: Settings of the trainer, in place of those of the preset.
     """
@@ -44,7 +43,7 @@ class Student(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = "stillroom/base-1"
-    trainer: Literal["proxy", "trl", "llamafactory", "axolotl", "command"] = "proxy"
+    trainer: Literal["proxy"] = "proxy"
     preset: str | None = None
     settings: Mapping[str, Scalar] = Field(default_factory=dict)
 
@@ -59,6 +58,10 @@ class Example(NamedTuple):
 
 class TrainingFailed(Exception):
     """Training that ended without a student: no rows fit, the loss is no number, a tool died."""
+
+
+def _silent(share: float, loss: float) -> None:
+    """Report nothing; a lambda could not go to another process."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class Job:
     settings: Mapping[str, Any]
     seed: int
     folder: Path = Path()
-    report: Callable[[float, float], None] = lambda share, loss: None
+    report: Callable[[float, float], None] = _silent
 
     def examples(self) -> Iterator[Example]:
         """Read the rows in order, part by part."""
@@ -229,9 +232,7 @@ def train(store: Store, key: str, trainer: Trainer, job: Job, about: Mapping[str
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             started = time.monotonic()
-            trained = trainer.train(
-                replace(job, folder=folder)
-            )
+            trained = trainer.train(replace(job, folder=folder))
             seconds = time.monotonic() - started
             model = folder / "model"
             sizes = {p.name: p.stat().st_size for p in sorted(model.iterdir()) if p.is_file()}

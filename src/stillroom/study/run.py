@@ -1,0 +1,303 @@
+"""Running a study: rows for every arm and seed, a student each, and its grades.
+
+Arms share what they have in common through the store: a step with the same fields and the same
+input is one artifact, a question asked twice of a teacher is one call, a student of the same rows
+is trained once. A study that was stopped goes on where it was; nothing is kept beside the store.
+
+A *seed* is one replication. It shifts the `seed` of every step that draws at random (take, keep,
+mix, ...), so that other rows are drawn from the same sources; and it orders the rows of training.
+Attempts on a benchmark differ because each student is a model of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import yaml
+
+from stillroom.errors import RecipeError
+from stillroom.evaluate.grade import Exam, Grades, grade
+from stillroom.recipe.document import Document
+from stillroom.recipe.form import Recipe
+from stillroom.recipe.load import read_recipe, recipe_text
+from stillroom.recipe.pipeline import walk
+from stillroom.run.runner import Built, Runner, Watcher
+from stillroom.steps.base import Runtime, Step
+from stillroom.steps.mix.mix import Mix
+from stillroom.steps.source.source import Source
+from stillroom.store.store import Store
+from stillroom.store.table import Table
+from stillroom.study.arms import NoSuchPlace, change
+from stillroom.study.form import Study
+from stillroom.study.rows import Budget, Drawn, draw
+from stillroom.train.trainer import Alumnus, Job, Student, TrainingFailed, find, student_key, train
+from stillroom.train.trainers import trainer_of
+
+
+def arms_of(study: Study, *, beside: Path) -> dict[str, Recipe]:
+    """Return the recipe of every arm.
+
+    Args:
+        study: The study.
+        beside: Folder of the study file; the base may be a path relative to it.
+
+    Raises:
+        RecipeError: If the base cannot be read, or an arm does not fit it.
+    """
+    base = beside / study.base
+    name = str(base) if base.exists() else study.base
+    text = recipe_text(name)
+    read_recipe(text, name)  # complains about the base in its own words
+    data = Document(name).parse(text)
+    recipes = {}
+    for arm, changes in study.arms.items():
+        try:
+            changed = change(data, changes)
+        except NoSuchPlace as error:
+            raise RecipeError(f"arm {arm}: {error}. The base is {name}.") from None
+        recipes[arm] = read_recipe(yaml.safe_dump(changed, sort_keys=False), f"{name}, arm {arm}")
+    return recipes
+
+
+def replicate(recipe: Recipe, seed: int) -> dict[str, tuple[Step, ...]]:
+    """Return the bound steps of one replication: every random draw shifted by the seed."""
+
+    def shifted(step: Step) -> Step:
+        update: dict[str, Any] = {}
+        if isinstance(step, Mix):
+            update["branches"] = {n: tuple(map(shifted, b)) for n, b in step.branches.items()}
+        if "seed" in type(step).model_fields and not isinstance(step, Source):
+            update["seed"] = step.seed + seed  # type: ignore[attr-defined]
+        return step.model_copy(update=update) if update else step
+
+    return {domain: tuple(map(shifted, steps)) for domain, steps in recipe.bound().items()}
+
+
+@dataclass(frozen=True)
+class Sat:
+    """One student: an arm and a seed, trained and graded.
+
+    Attributes:
+        arm: Its arm.
+        seed: Its replication, from 0.
+        student: Its key in the store; None for the base model, untrained.
+        there: Rows that the arm's recipe made.
+        rows: Rows that it was trained on, repeats counted.
+        distinct: Of these, different ones.
+        trained: What training said of itself.
+        seconds: Of training; 0 if it was found.
+        grades: Benchmark to grades.
+        failed: Why there are no grades, or None.
+    """
+
+    arm: str
+    seed: int
+    student: str | None
+    there: int = 0
+    rows: int = 0
+    distinct: int = 0
+    trained: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    grades: Mapping[str, Grades] = field(default_factory=dict)
+    failed: str | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """A study that was run.
+
+    Attributes:
+        study: What was asked.
+        sat: A student for every arm and seed, and the untrained base model.
+        built: Steps of all arms, by arm and seed, for drops, keys and cost.
+    """
+
+    study: Study
+    sat: list[Sat]
+    built: dict[tuple[str, int], list[Built]]
+
+    def grades(self) -> pl.DataFrame:
+        """Return every attempt of every student, a row each."""
+        frames = [
+            g.table.select(
+                pl.lit(s.arm).alias("arm"),
+                pl.lit(s.seed).alias("seed"),
+                pl.lit(benchmark).alias("benchmark"),
+                "item", "repeat", "score", "verdict", "finish_reason", "completion_tokens",
+            )
+            for s in self.sat
+            if s.student is not None
+            for benchmark, g in s.grades.items()
+        ]  # fmt: skip
+        return pl.concat(frames)
+
+
+class Listener:
+    """Hears what a study does. This one says nothing."""
+
+    def step(self, arm: str, seed: int) -> Watcher:
+        """Return who hears of the steps of one arm."""
+        return Watcher()
+
+    def training(self, waiting: int, found: int) -> None:
+        """Hear how many students are to be trained, and how many were found."""
+
+    def trained(self, arm: str, seed: int, alumnus: Alumnus) -> None:
+        """Hear that a student is there."""
+
+    def graded(self, sat: Sat) -> None:
+        """Hear the grades of a student."""
+
+
+@dataclass(frozen=True)
+class Laboratory:
+    """Where studies are run.
+
+    Attributes:
+        store: Where everything is found and kept.
+        rt: Where and how steps run.
+        students: Students trained at a time.
+        listener: Hears of progress.
+    """
+
+    store: Store
+    rt: Runtime
+    students: int = 2
+    listener: Listener = field(default_factory=Listener)
+
+
+def run(
+    study: Study, recipes: Mapping[str, Recipe], exams: Sequence[Exam], lab: Laboratory
+) -> Result:
+    """Run every arm with every seed.
+
+    An arm whose training fails is marked and does not stop the others.
+
+    Args:
+        study: What is asked.
+        recipes: Arm to recipe, from `arms_of`.
+        exams: What students are graded on.
+        lab: Where to run.
+
+    Raises:
+        StillroomError: If rows cannot be made or students cannot be graded; what was done before is
+            in the store, and the same call goes on from there.
+    """
+    trainer = trainer_of(study.student.trainer)
+    try:
+        settings = trainer.settings(study.student.preset, study.student.settings)
+    except ValueError as error:
+        raise RecipeError(f"student: {error}.") from None
+    base = lab.rt.models.directory(study.student.model)
+    budget = Budget(study.rows, study.tokens, study.shortage == "upsample")
+    built: dict[tuple[str, int], list[Built]] = {}
+    drawn: dict[tuple[str, int], Drawn] = {}
+    for seed in range(study.seeds):
+        for arm, recipe in recipes.items():
+            runner = Runner(lab.store, lab.rt, lab.listener.step(arm, seed))
+            ends = walk(replicate(recipe, seed), runner)
+            built[arm, seed] = runner.built
+            tables: dict[str, Table] = {domain: at.table for domain, at in ends.items()}
+            drawn[arm, seed] = draw(arm, tables, budget, seed)
+    keys = {
+        place: student_key(
+            study.student.trainer, trainer.VERSION, settings, base, rows.digest, place[1]
+        )
+        for place, rows in drawn.items()
+    }
+    alumni, failures = _train(study.student, settings, base, drawn, keys, lab)
+    sat = [_sit_base(study.student.model, exams, lab)]
+    for place, rows in drawn.items():
+        arm, seed = place
+        key = keys[place]
+        about = Sat(arm, seed, key, rows.there, rows.rows, rows.copies.height)
+        if key in failures:
+            one = dataclasses.replace(about, failed=failures[key])
+        else:
+            alumnus = alumni[key]
+            one = dataclasses.replace(
+                about,
+                trained=dataclasses.asdict(alumnus.trained),
+                seconds=alumnus.seconds,
+                grades=_sit(alumnus, exams, lab, f"{arm}.{seed}"),
+            )
+        sat.append(one)
+        lab.listener.graded(one)
+    return Result(study, sat, built)
+
+
+def _sit(alumnus: Alumnus, exams: Sequence[Exam], lab: Laboratory, path: str) -> dict[str, Grades]:
+    models = lab.rt.models.plus({alumnus.name: alumnus.path})
+    rt = dataclasses.replace(lab.rt, models=models)
+    return {
+        exam.name: grade(exam, alumnus.name, Runner(lab.store, rt), f"{path}.{exam.name}")
+        for exam in exams
+    }
+
+
+def _sit_base(model: str, exams: Sequence[Exam], lab: Laboratory) -> Sat:
+    """Grade the untrained base model: what students are to be better than."""
+    grades = {
+        exam.name: grade(exam, model, Runner(lab.store, lab.rt), f"base.{exam.name}")
+        for exam in exams
+    }
+    sat = Sat(model, 0, None, grades=grades)
+    lab.listener.graded(sat)
+    return sat
+
+
+def _train(
+    student: Student,
+    settings: Mapping[str, Any],
+    base: Path,
+    drawn: Mapping[tuple[str, int], Drawn],
+    keys: Mapping[tuple[str, int], str],
+    lab: Laboratory,
+) -> tuple[dict[str, Alumnus], dict[str, str]]:
+    """Train the students that are not there yet, some at a time, each in a process of its own."""
+    alumni: dict[str, Alumnus] = {}
+    failures: dict[str, str] = {}
+    todo: dict[str, tuple[str, int]] = {}
+    for place, key in keys.items():
+        done = find(lab.store, key)
+        if done is not None:
+            alumni[key] = done
+        else:
+            todo.setdefault(key, place)
+    lab.listener.training(len(todo), len(alumni))
+    if not todo:
+        return alumni, failures
+
+    def jobs() -> Iterator[tuple[str, tuple[Any, ...]]]:
+        for key, place in todo.items():
+            rows = lab.store.root / "building" / f"rows-{key}"
+            drawn[place].write(rows)
+            job = Job(base, rows, settings, place[1])
+            about = {"trainer": student.trainer, "base": student.model, "rows": drawn[place].digest}
+            yield key, (lab.store.root, key, student.trainer, job, about)
+
+    with ProcessPoolExecutor(lab.students, mp_context=get_context("spawn")) as pool:
+        running = {pool.submit(_train_one, *given): key for key, given in jobs()}
+        for done_one in as_completed(running):
+            key = running[done_one]
+            arm, seed = todo[key]
+            try:
+                alumni[key] = done_one.result()
+                lab.listener.trained(arm, seed, alumni[key])
+            except TrainingFailed as error:
+                failures[key] = str(error)
+    return alumni, failures
+
+
+def _train_one(root: Path, key: str, trainer: str, job: Job, about: Mapping[str, Any]) -> Alumnus:
+    alumnus = train(Store(root), key, trainer_of(trainer), job, about)
+    shutil.rmtree(job.rows, ignore_errors=True)
+    return alumnus
