@@ -11,7 +11,8 @@ from stillroom.errors import StillroomError
 
 VERBS = {
     "run": ("stillroom.cli.run", "Make a dataset from a recipe."),
-    "plan": ("stillroom.cli.run", "Say what a run would do, buy and reuse, and why."),
+    "plan": ("stillroom.cli.run", "Say what a run or a study would do, buy and reuse, and why."),
+    "study": ("stillroom.cli.study", "Compare recipes: train students, grade them, report."),
     "ls": ("stillroom.cli.look", "List the steps of a recipe and what they hold."),
     "show": ("stillroom.cli.look", "Print rows, as they stood after a step."),
     "why": ("stillroom.cli.look", "Tell the whole story of a row."),

@@ -1,33 +1,22 @@
 """`run` and `plan`."""
 
-import contextlib
-import signal
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 
 import click
 from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from stillroom.benchmarks.registry import local_copies
-from stillroom.cli.options import parse_sources, runtime_options
-from stillroom.errors import RecipeError, StoreError
-from stillroom.models.config import load_config
-from stillroom.models.ledger import Ledger
-from stillroom.recipe.form import Recipe
+from stillroom.cli.options import runtime_options
+from stillroom.cli.runtime import open_runtime
+from stillroom.cli.study import show_plan
 from stillroom.recipe.load import read_recipe, recipe_text
 from stillroom.recipe.make import make
 from stillroom.recipe.make import plan as make_plan
 from stillroom.run.planner import Planned
 from stillroom.run.progress import Progress
-from stillroom.steps.base import Runtime
-from stillroom.steps.decontaminate.decontaminate import Decontaminate
-from stillroom.steps.mix.mix import Mix
-from stillroom.steps.source.source import Source
-from stillroom.store.store import Store
+from stillroom.study.load import is_study
 
 
 @click.command()
@@ -58,7 +47,7 @@ def run(
     console = Console(highlight=False, stderr=False)
     progress = Progress(console)
     folder = out or Path("datasets") / loaded.name
-    with _runtime(store_path, loaded, models_path, sources, workers) as (store, rt):
+    with open_runtime(store_path, [loaded], models_path, sources, workers) as (store, rt):
         console.print(Text(f"{loaded.name} → {folder}, with the store {store_path}"))
         rt = replace(rt, retry_failed=retry_failed)
         try:
@@ -69,7 +58,7 @@ def run(
 
 
 @click.command()
-@click.argument("recipe")
+@click.argument("recipe", metavar="RECIPE|STUDY")
 @runtime_options
 def plan(
     recipe: str,
@@ -78,10 +67,16 @@ def plan(
     sources: tuple[str, ...],
     workers: int,
 ) -> None:
-    """Say for every step of RECIPE whether it is cached, what it would buy, and why it is stale."""
+    """Say for every step of RECIPE whether it is cached, what it would buy, and why it is stale.
+
+    For a study: what its arms share, what it would buy, and what difference it could see.
+    """
+    if is_study(Path(recipe)):
+        show_plan(Path(recipe), store_path, models_path, sources, workers)
+        return
     loaded = read_recipe(recipe_text(recipe), recipe)
     console = Console(highlight=False)
-    with _runtime(store_path, loaded, models_path, sources, workers) as (store, rt):
+    with open_runtime(store_path, [loaded], models_path, sources, workers) as (store, rt):
         planned = make_plan(loaded, store=store, rt=rt)
     grid = Grid(box=None, pad_edge=False)
     grid.add_column("step", overflow="fold")
@@ -111,75 +106,3 @@ def _cells(planned: Planned) -> tuple[str, str, str, str, str, str]:
         if planned.calls.usd:
             tokens += f" {sign}${planned.calls.usd:,.2f}"
     return planned.path, planned.state, rows, calls, tokens, "; ".join(planned.why)
-
-
-@contextlib.contextmanager
-def _runtime(
-    store_path: Path,
-    recipe: Recipe,
-    models_path: Path | None,
-    sources: tuple[str, ...],
-    workers: int,
-) -> Iterator[tuple[Store, Runtime]]:
-    """Open the store, the ledger and the models, and close them again."""
-    overrides = parse_sources(sources)
-    known = _source_names(recipe)
-    for name in overrides:
-        if name not in known:
-            raise RecipeError(
-                f"--source {name}: the recipe has no source or benchmark of this name; "
-                f"expected one of {', '.join(known)}."
-            )
-    overrides = local_copies(known) | overrides
-    store = Store(store_path)
-    with contextlib.ExitStack() as stack:
-        opened: list[Ledger] = []
-
-        def ledger() -> Ledger:
-            if not opened:
-                store.root.mkdir(parents=True, exist_ok=True)
-                _refuse_first_form(store)
-                opened.append(Ledger(store.ledger_path))
-                stack.callback(opened[0].close)
-            return opened[0]
-
-        stack.enter_context(_stop_on_terminate())
-        yield store, Runtime(load_config(models_path), ledger, overrides, workers)
-
-
-def _refuse_first_form(store: Store) -> None:
-    """Do not begin an empty ledger beside a full one, which would buy everything again."""
-    old = store.root / "ledger.sqlite"
-    if old.exists() and not store.ledger_path.exists():
-        raise StoreError(
-            f"{old}: a ledger of the first form; expected the folder {store.ledger_path}. Run "
-            f"`stillroom ledger import {old} --store {store.root}` once: nothing is lost."
-        )
-
-
-def _source_names(recipe: Recipe) -> list[str]:
-    names: dict[str, None] = {}
-    steps = [step for chain in recipe.domains.values() for step in chain]
-    while steps:
-        step = steps.pop(0)
-        if isinstance(step, Source):
-            names[step.name] = None
-        elif isinstance(step, Decontaminate):
-            names.update(dict.fromkeys(step.files))
-        elif isinstance(step, Mix):
-            steps += [s for branch in step.branches.values() for s in branch]
-    return list(names)
-
-
-@contextlib.contextmanager
-def _stop_on_terminate() -> Iterator[None]:
-    """Let SIGTERM stop a run as Ctrl-C does."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

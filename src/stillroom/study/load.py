@@ -29,3 +29,11 @@ def load_study(path: Path) -> Study:
         return Study.model_validate({"name": name, **data})
     except ValidationError as error:
         raise document.invalid(error, (), data, Study) from None
+
+
+def is_study(path: Path) -> bool:
+    """Tell whether a file is a study rather than a recipe: whether it has arms."""
+    try:
+        return any(line.startswith("arms:") for line in path.read_text("utf-8").splitlines())
+    except (OSError, UnicodeDecodeError):
+        return False

@@ -1,0 +1,102 @@
+"""What a verb works with: the store, the ledger and the models, opened and closed again."""
+
+import contextlib
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+
+from stillroom.benchmarks.registry import local_copies
+from stillroom.cli.options import parse_sources
+from stillroom.errors import RecipeError, StoreError
+from stillroom.models.config import load_config
+from stillroom.models.ledger import Ledger
+from stillroom.recipe.form import Recipe
+from stillroom.steps.base import Runtime
+from stillroom.steps.decontaminate.decontaminate import Decontaminate
+from stillroom.steps.mix.mix import Mix
+from stillroom.steps.source.source import Source
+from stillroom.store.store import Store
+
+
+@contextlib.contextmanager
+def open_runtime(
+    store_path: Path,
+    recipes: Sequence[Recipe],
+    models_path: Path | None,
+    sources: tuple[str, ...],
+    workers: int,
+    benchmarks: Sequence[str] = (),
+) -> Iterator[tuple[Store, Runtime]]:
+    """Open the store, the ledger and the models, and close them again.
+
+    Args:
+        store_path: The store.
+        recipes: What will be run; ``sources`` may name their sources and benchmarks.
+        models_path: Where models are served, or None for the usual places.
+        sources: ``NAME=FILE``, each.
+        workers: Processes for work on the CPU.
+        benchmarks: Further names that ``sources`` may speak of.
+    """
+    overrides = parse_sources(sources)
+    named = [name for recipe in recipes for name in _source_names(recipe)]
+    known = list(dict.fromkeys([*named, *benchmarks]))
+    for name in overrides:
+        if name not in known:
+            raise RecipeError(
+                f"--source {name}: there is no source or benchmark of this name here; "
+                f"expected one of {', '.join(known)}."
+            )
+    overrides = local_copies(known) | overrides
+    store = Store(store_path)
+    with contextlib.ExitStack() as stack:
+        opened: list[Ledger] = []
+
+        def ledger() -> Ledger:
+            if not opened:
+                store.root.mkdir(parents=True, exist_ok=True)
+                _refuse_first_form(store)
+                opened.append(Ledger(store.ledger_path))
+                stack.callback(opened[0].close)
+            return opened[0]
+
+        stack.enter_context(_stop_on_terminate())
+        yield store, Runtime(load_config(models_path), ledger, overrides, workers)
+
+
+def _refuse_first_form(store: Store) -> None:
+    """Do not begin an empty ledger beside a full one, which would buy everything again."""
+    old = store.root / "ledger.sqlite"
+    if old.exists() and not store.ledger_path.exists():
+        raise StoreError(
+            f"{old}: a ledger of the first form; expected the folder {store.ledger_path}. Run "
+            f"`stillroom ledger import {old} --store {store.root}` once: nothing is lost."
+        )
+
+
+def _source_names(recipe: Recipe) -> list[str]:
+    names: dict[str, None] = {}
+    steps = [step for chain in recipe.domains.values() for step in chain]
+    while steps:
+        step = steps.pop(0)
+        if isinstance(step, Source):
+            names[step.name] = None
+        elif isinstance(step, Decontaminate):
+            names.update(dict.fromkeys(step.files))
+        elif isinstance(step, Mix):
+            steps += [s for branch in step.branches.values() for s in branch]
+    return list(names)
+
+
+@contextlib.contextmanager
+def _stop_on_terminate() -> Iterator[None]:
+    """Let SIGTERM stop a run as Ctrl-C does."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,139 @@
+"""What a study would do: what arms share, what is there, and what it could see."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from stillroom.evaluate.grade import Exam
+from stillroom.recipe.form import Recipe
+from stillroom.recipe.pipeline import walk
+from stillroom.run.planner import Planned, Planner
+from stillroom.steps.base import Runtime, Step
+from stillroom.store.digest import value_digest
+from stillroom.store.store import Store
+from stillroom.study.form import Study
+from stillroom.study.run import replicate
+from stillroom.study.statistics import detectable
+
+
+@dataclass(frozen=True)
+class Work:
+    """Steps and calls, added up.
+
+    Attributes:
+        steps: Steps.
+        cached: Of these, steps that are in the store.
+        calls: Completions to buy, at most.
+        tokens: Completion tokens to expect of them, as far as known.
+        usd: Their price, as far as known.
+    """
+
+    steps: int = 0
+    cached: int = 0
+    calls: int = 0
+    tokens: int = 0
+    usd: float = 0.0
+
+    def plus(self, planned: Planned) -> "Work":
+        """Add a step."""
+        calls = planned.calls
+        return Work(
+            self.steps + 1,
+            self.cached + (planned.state == "cached"),
+            self.calls + (calls.missing if calls else 0),
+            self.tokens + ((calls.tokens or 0) if calls else 0),
+            self.usd + ((calls.usd or 0.0) if calls else 0.0),
+        )
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """What a study would do.
+
+    Attributes:
+        arms: Arm to its own work: what no other arm does, over all seeds.
+        shared: Work that two or more arms have in common.
+        naive: Work if nothing were shared or cached.
+        students: Students to train.
+        attempts: Attempts on benchmarks that students would make.
+        detectable: Benchmarks, and the smallest difference that the study would probably see, 0 to
+            1; None where a benchmark's size is not known before it is fetched.
+        planned: Arm and seed to the plan of its steps.
+    """
+
+    arms: Mapping[str, Work]
+    shared: Work
+    naive: Work
+    students: int
+    attempts: int | None
+    detectable: float | None
+    planned: Mapping[tuple[str, int], Sequence[Planned]]
+
+
+def plan_study(
+    study: Study,
+    recipes: Mapping[str, Recipe],
+    exams: Sequence[tuple[Exam, int | None]],
+    *,
+    store: Store,
+    rt: Runtime,
+) -> StudyPlan:
+    """Plan a study without doing any of it.
+
+    Args:
+        study: What is asked.
+        recipes: Arm to recipe.
+        exams: Each exam with its number of items, as far as known.
+        store: Where results would be found and kept.
+        rt: Where and how steps would run.
+    """
+    planned: dict[tuple[str, int], list[Planned]] = {}
+    owners: dict[str, set[str]] = {}
+    steps: dict[str, Planned] = {}
+    naive = Work()
+    for seed in range(study.seeds):
+        for arm, recipe in recipes.items():
+            domains = replicate(recipe, seed)
+            planner = Planner(store, rt, {})
+            walk(domains, planner)
+            planned[arm, seed] = planner.planned
+            names = _identities(domains)
+            for one in planner.planned:
+                name = names[one.path]
+                owners.setdefault(name, set()).add(arm)
+                steps.setdefault(name, one)
+                naive = naive.plus(one)
+    arms = dict.fromkeys(recipes, Work())
+    shared = Work()
+    for name, one in steps.items():
+        if len(owners[name]) > 1:
+            shared = shared.plus(one)
+        else:
+            (arm,) = owners[name]
+            arms[arm] = arms[arm].plus(one)
+    sizes = [size for _, size in exams]
+    known = [size for size in sizes if size is not None]
+    students = len(recipes) * study.seeds
+    attempts = sum(exam.repeats * size * students for exam, size in exams if size is not None)
+    return StudyPlan(
+        arms=arms,
+        shared=shared,
+        naive=naive,
+        students=students,
+        attempts=attempts if len(known) == len(sizes) else None,
+        detectable=(
+            detectable(known, study.seeds, arms=len(recipes)) if len(known) == len(sizes) else None
+        ),
+        planned=planned,
+    )
+
+
+def _identities(domains: Mapping[str, Sequence[Step]]) -> dict[str, str]:
+    """Name each step by itself and all before it: equal names are one piece of work."""
+    names: dict[str, str] = {}
+
+    def name(path: str, step: Step, inputs: Sequence[str]) -> str:
+        names[path] = value_digest([step.STEP, step.VERSION, step.identity(), list(inputs)])
+        return names[path]
+
+    walk(domains, name)
+    return names

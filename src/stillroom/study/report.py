@@ -1,0 +1,417 @@
+"""The report of a study: one Markdown file and one self-contained HTML file.
+
+Both say the same. Nothing in them speaks of times or machines but the section on cost, and nothing
+is loaded from elsewhere. Text of rows is shown escaped: it is not ours.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from stillroom.run.runner import Built, after
+from stillroom.store.artifact import Artifact
+from stillroom.store.store import disk_errors, replace_text
+from stillroom.study.forest import Line, forest_svg
+from stillroom.study.run import Result, Sat
+from stillroom.study.statistics import Difference, Outcomes, Score, differences, scores
+from stillroom.study.verdict import interval, points, verdict
+
+EXAMPLES = 3
+"""Rows shown for each arm."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A piece of a report: exactly one of the fields is given.
+
+    Attributes:
+        heading: A title.
+        text: A paragraph.
+        points: A list.
+        table: Header and rows.
+        plot: An SVG document, with its file name.
+    """
+
+    heading: str | None = None
+    text: str | None = None
+    points: Sequence[str] | None = None
+    table: tuple[Sequence[str], Sequence[Sequence[str]]] | None = None
+    plot: tuple[str, str] | None = None
+
+
+def write_report(result: Result, folder: Path) -> list[Path]:
+    """Write ``report.md``, ``report.html``, their plots and ``results.json``.
+
+    Args:
+        result: A study that was run.
+        folder: Where they go; files of an older report are replaced.
+
+    Returns:
+        What was written.
+
+    Raises:
+        StoreError: If the folder cannot be written.
+    """
+    arms = [arm for arm in result.study.arms if not _failed(result, arm)]
+    if len(arms) < 2 or arms[0] != result.study.control:
+        blocks = [*_opening(result), Block(text="Too few arms were trained to compare any.")]
+        facts: dict[str, Any] = {}
+    else:
+        grades = result.grades().filter(pl.col("arm").is_in(arms))
+        outcomes = Outcomes.of(grades, arms)
+        blocks = _blocks(result, outcomes)
+        facts = _facts(result, outcomes)
+    written = {
+        "report.md": _markdown(blocks),
+        "report.html": _html(result.study.question, blocks),
+        "results.json": json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+    }
+    written |= {name: svg for block in blocks if block.plot for name, svg in [block.plot]}
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in written.items():
+            replace_text(folder / name, text)
+    return [folder / name for name in written]
+
+
+def _failed(result: Result, arm: str) -> bool:
+    return any(sat.failed for sat in result.sat if sat.arm == arm)
+
+
+def _opening(result: Result) -> list[Block]:
+    study = result.study
+    blocks = [Block(heading=study.question)]
+    if study.hypothesis:
+        blocks.append(Block(text=f"Hypothesis, written before the runs: {study.hypothesis}"))
+    failed = [f"{s.arm}, seed {s.seed}: {s.failed}" for s in result.sat if s.failed]
+    if failed:
+        blocks.append(Block(text="Not trained, and so in no comparison:"))
+        blocks.append(Block(points=failed))
+    return blocks
+
+
+def _blocks(result: Result, outcomes: Outcomes) -> list[Block]:
+    study = result.study
+    scored, compared = scores(outcomes), differences(outcomes)
+    size = f"{study.rows:,} rows" if study.rows else f"{study.tokens:,} answer tokens"
+    blocks = _opening(result)
+    blocks.append(Block(points=verdict(study, outcomes)))
+    seeds = f"{study.seeds} seed{'s' if study.seeds > 1 else ''}"
+    blocks.append(
+        Block(
+            text=f"Students: {study.student.model}, trained on {size} each by the trainer "
+            f"{study.student.trainer}; {seeds} of every arm. What holds for this student at this "
+            "size need not hold for another."
+        )
+    )
+    blocks += _difference_plots(study.control, compared)
+    blocks.append(Block(heading="Scores"))
+    base = result.sat[0]
+    blocks.append(Block(table=_score_table(outcomes, scored, base)))
+    blocks.append(
+        Block(
+            text="Percent of attempts that are right. The interval is for new questions of the "
+            "kind and new seeds; the errors behind it are those of sampling alone, of questions "
+            "and sampling, and of seeds."
+        )
+    )
+    blocks += _attempts(result, list(outcomes.arms))
+    blocks += _sources_of_difference(result, list(outcomes.arms))
+    blocks += _cost(result, list(outcomes.arms))
+    blocks += _keys(result)
+    return blocks
+
+
+def _difference_plots(control: str, compared: Sequence[Difference]) -> list[Block]:
+    """Draw a forest plot of the pooled differences, and a small one for each benchmark."""
+    blocks = [Block(heading=f"Differences from {control}")]
+    for benchmark in dict.fromkeys(d.benchmark for d in compared):
+        here = [d for d in compared if d.benchmark == benchmark]
+        lines = [
+            Line(
+                d.arm,
+                100 * d.estimate.value,
+                100 * d.estimate.low,
+                100 * d.estimate.high,
+                d.verdict(),
+            )
+            for d in here
+        ]
+        where = benchmark or "all benchmarks together"
+        svg = forest_svg(f"Points above {control}, {where}", lines, zero=True)
+        name = f"difference{'-' + _slug(benchmark) if benchmark else ''}.svg"
+        blocks.append(Block(plot=(name, svg)))
+    rows = [
+        [
+            d.arm, d.benchmark or "all", points(d.estimate.value),
+            interval(d.estimate.low, d.estimate.high), f"{d.p:.2g}",
+        ]
+        for d in compared
+    ]  # fmt: skip
+    header = ["arm", "benchmark", "points", "95% interval", "p (Holm)"]
+    return [*blocks, Block(table=(header, rows))]
+
+
+def _score_table(
+    outcomes: Outcomes, scored: Sequence[Score], base: Sat
+) -> tuple[list[str], list[list[str]]]:
+    header = ["arm", "benchmark", "right, %", "95% interval", "sampling", "questions", "seeds"]
+    rows = [
+        [base.arm + " (untrained)", name, points(grades.accuracy), "", "", "", ""]
+        for name, grades in base.grades.items()
+    ]
+    whole = "all" if len(outcomes.means) > 1 else next(iter(outcomes.means))
+    for score in scored:
+        errors = (score.sampling_se, score.question_se, score.seed_se)
+        rows.append(
+            [
+                score.arm,
+                score.benchmark or whole,
+                points(score.estimate.value),
+                interval(score.estimate.low, score.estimate.high),
+                *(points(e) if e == e else "not measured" for e in errors),
+            ]
+        )
+    return header, rows
+
+
+def _attempts(result: Result, arms: Sequence[str]) -> list[Block]:
+    """Tell how attempts ended, because a score that is cut by length is another thing."""
+    grades = result.grades()
+    rows = []
+    for arm in arms:
+        here = grades.filter(pl.col("arm") == arm)
+        cut = here.filter(pl.col("finish_reason") == "length").height / here.height
+        silent = here.filter(pl.col("verdict") == "unparsed").height / here.height
+        tokens = here["completion_tokens"].drop_nulls()
+        mean = f"{tokens.sum() / tokens.len():.0f}" if tokens.len() else ""
+        rows.append([arm, points(cut), points(silent), mean])
+    header = ["arm", "cut by length, %", "without an answer, %", "tokens per attempt"]
+    return [Block(heading="Attempts"), Block(table=(header, rows))]
+
+
+def _sources_of_difference(result: Result, arms: Sequence[str]) -> list[Block]:
+    """Show what each arm's own steps dropped, with examples of rows that the control kept."""
+    blocks = [Block(heading="What the arms dropped")]
+    rows = []
+    for arm in arms:
+        drops: Counter[str] = Counter()
+        for built in result.built[arm, 0]:
+            for reason, n in built.artifact.manifest.drops.items():
+                drops[f"{built.path}: {reason}"] += n
+        sat = next(s for s in result.sat if s.arm == arm and s.seed == 0 and s.student)
+        said = "; ".join(f"{what} {n:,}" for what, n in drops.most_common(8)) or "nothing"
+        rows.append([arm, f"{sat.there:,}", f"{sat.distinct:,}", f"{sat.rows:,}", said])
+    header = ["arm", "rows made", "different rows used", "rows used", "drops, seed 0"]
+    blocks.append(Block(table=(header, rows)))
+    examples = _examples(result, arms)
+    if examples:
+        blocks.append(Block(heading="Rows on which arms differ"))
+        blocks.append(Block(table=(["arm", "dropped by", "why", "text"], examples)))
+    return blocks
+
+
+def _examples(result: Result, arms: Sequence[str]) -> list[list[str]]:
+    """Find rows that one arm dropped in a step that another arm does not have."""
+    keys = {arm: {b.artifact.manifest.key for b in result.built[arm, 0]} for arm in arms}
+    everywhere = set.intersection(*keys.values())
+    rows = []
+    for arm in arms:
+        found = 0
+        for built in result.built[arm, 0]:
+            manifest = built.artifact.manifest
+            if manifest.delta != "drops" or manifest.key in everywhere or found >= EXAMPLES:
+                continue
+            for example_id, reason in _dropped(built.artifact, EXAMPLES - found):
+                text = _text_of(result.built[arm, 0], built, example_id)
+                rows.append([arm, built.path, reason, _shorten(text)])
+                found += 1
+    return rows
+
+
+def _dropped(artifact: Artifact, n: int) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for shard in artifact.manifest.shards:
+        if shard.data and shard.data.rows and len(found) < n:
+            frame = pl.read_parquet(artifact.path / shard.data.name, columns=["id", "reason"])
+            found += [(str(i), str(r)) for i, r in frame.head(n - len(found)).iter_rows()]
+    return found
+
+
+def _text_of(steps: Sequence[Built], built: Built, row_id: str) -> str:
+    """Return the question, and the answer if there is one, of a row that a step dropped."""
+    by_path = {b.path: b for b in steps}
+
+    def table(path: str) -> Any:
+        at = by_path[path]
+        return after([table(p) for p in at.inputs], at.artifact)
+
+    before = table(built.inputs[0])
+    columns = ["id", "question", *(["answer"] if before.kind == "answers" else [])]
+    for frame in before.frames(*columns):
+        match = frame.filter(pl.col("id") == row_id)
+        if match.height:
+            return " → ".join(str(value) for value in match.row(0)[1:])
+    return ""
+
+
+def _cost(result: Result, arms: Sequence[str]) -> list[Block]:
+    """Add up what was spent, each artifact once, and say what sharing saved."""
+    once: dict[str, Mapping[str, Any]] = {}
+    apart: Counter[str] = Counter()
+    for steps in result.built.values():
+        for built in steps:
+            once[built.artifact.manifest.key] = built.artifact.manifest.measured
+            apart.update(_spent(built.artifact.manifest.measured))
+    shared: Counter[str] = Counter()
+    for measured in once.values():
+        shared.update(_spent(measured))
+    training = sum(s.seconds for s in {s.student: s for s in result.sat if s.student}.values())
+    names = {
+        "asked": "completions asked for", "completion_tokens": "completion tokens bought",
+        "usd": "US dollars", "seconds": "seconds of steps",
+    }  # fmt: skip
+    rows = [
+        [words, f"{shared[name]:,.6g}", f"{apart[name]:,.6g}"]
+        for name, words in names.items()
+        if apart[name]
+    ]
+    students = sum(1 for s in result.sat if s.student)
+    different = len({s.student for s in result.sat if s.student})
+    rows.append(["students trained", f"{different:,}", f"{students:,}"])
+    rows.append(["seconds of training", f"{training:,.0f}", ""])
+    header = ["", "spent", "if no arm shared anything"]
+    return [Block(heading="Cost"), Block(table=(header, rows))]
+
+
+def _spent(measured: Mapping[str, Any]) -> dict[str, float]:
+    asked = (measured.get("calls") or 0) + (measured.get("reused") or 0)
+    return {
+        "asked": asked,
+        "completion_tokens": measured.get("completion_tokens") or 0,
+        "usd": measured.get("usd") or 0,
+        "seconds": measured.get("seconds") or 0,
+    }
+
+
+def _keys(result: Result) -> list[Block]:
+    rows = [
+        [
+            s.arm,
+            str(s.seed),
+            s.student or "",
+            ", ".join(g.keys["verify"] for g in s.grades.values()),
+        ]
+        for s in result.sat
+        if s.student
+    ]
+    header = ["arm", "seed", "student", "grades"]
+    return [
+        Block(heading="Keys"),
+        Block(text="Artifacts in the store from which every number above was made."),
+        Block(table=(header, rows)),
+    ]
+
+
+def _facts(result: Result, outcomes: Outcomes) -> dict[str, Any]:
+    """Return the numbers for programs."""
+    return {
+        "study": result.study.model_dump(mode="json"),
+        "verdict": verdict(result.study, outcomes),
+        "scores": [_plain(asdict(s)) for s in scores(outcomes)],
+        "differences": [
+            {**_plain(asdict(d)), "verdict": d.verdict()} for d in differences(outcomes)
+        ],
+        "students": [
+            {"arm": s.arm, "seed": s.seed, "key": s.student, "rows": s.rows, "there": s.there}
+            for s in result.sat
+            if s.student
+        ],
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Write what JSON has no word for as null."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _markdown(blocks: Sequence[Block]) -> str:
+    lines: list[str] = []
+    for number, block in enumerate(blocks):
+        if block.heading is not None:
+            lines.append(f"{'#' if number == 0 else '##'} {_md(block.heading)}")
+        elif block.text is not None:
+            lines.append(_md(block.text))
+        elif block.points is not None:
+            lines.append("\n".join(f"- {_md(point)}" for point in block.points))
+        elif block.table is not None:
+            header, rows = block.table
+            grid = [header, ["---"] * len(header), *rows]
+            lines.append("\n".join("| " + " | ".join(_md(c) for c in row) + " |" for row in grid))
+        elif block.plot is not None:
+            lines.append(f"![{block.plot[0]}]({block.plot[0]})")
+    return "\n\n".join(lines) + "\n"
+
+
+def _md(text: str) -> str:
+    """Escape what Markdown or HTML would take for markup."""
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))
+
+
+STYLE = (
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;"
+    "color-scheme:light dark}table{border-collapse:collapse;font-size:14px}"
+    "td,th{padding:.25rem .6rem;border-bottom:1px solid #6e778144;text-align:left;"
+    "vertical-align:top;overflow-wrap:anywhere}svg{max-width:100%;height:auto}"
+)
+
+
+def _html(title: str, blocks: Sequence[Block]) -> str:
+    parts = []
+    for number, block in enumerate(blocks):
+        if block.heading is not None:
+            tag = "h1" if number == 0 else "h2"
+            parts.append(f"<{tag}>{escape(block.heading)}</{tag}>")
+        elif block.text is not None:
+            parts.append(f"<p>{escape(block.text)}</p>")
+        elif block.points is not None:
+            items = "".join(f"<li>{escape(point)}</li>" for point in block.points)
+            parts.append(f"<ul>{items}</ul>")
+        elif block.table is not None:
+            header, rows = block.table
+            head = "".join(f"<th>{escape(c)}</th>" for c in header)
+            body = "".join(
+                "<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>\n" for row in rows
+            )
+            parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>")
+        elif block.plot is not None:
+            parts.append(block.plot[1])
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
+        "style-src 'unsafe-inline'\">"
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>\n"
+        + "\n".join(parts)
+        + "\n</body></html>\n"
+    )
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")
+
+
+def _shorten(text: str, most: int = 240) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -1,0 +1,64 @@
+"""What a study found, in words."""
+
+from stillroom.study.form import Study
+from stillroom.study.statistics import Difference, Outcomes, detectable, differences, not_worse
+
+
+def points(share: float) -> str:
+    """Write a share as percentage points, one digit."""
+    return f"{100 * share:.1f}"
+
+
+def interval(low: float, high: float) -> str:
+    """Write an interval of shares in percentage points."""
+    return f"{points(low)} to {points(high)}"
+
+
+def sentence(difference: Difference, control: str, *, matters: float = 0.0) -> str:
+    """Say what was found between an arm and the control.
+
+    Args:
+        difference: The comparison.
+        control: Name of the control.
+        matters: Smallest difference that the asker cares about, 0 to 1.
+    """
+    arm, estimate = difference.arm, difference.estimate
+    where = f" on {difference.benchmark}" if difference.benchmark else ""
+    span = f"95% interval {interval(estimate.low, estimate.high)}"
+    side = difference.verdict()
+    if side:
+        verb = "beat" if side > 0 else "lost to"
+        text = (
+            f"{arm} {verb} {control}{where} by {points(abs(estimate.value))} points "
+            f"({span}; p = {difference.p:.2g})"
+        )
+        if matters and abs(estimate.value) < matters:
+            text += f", which is less than the {points(matters)} that matter"
+        return text + "."
+    text = f"No difference was found between {arm} and {control}{where}: {span} points"
+    if matters and -matters < estimate.low and estimate.high < matters:
+        return f"{text}, so any difference is smaller than the {points(matters)} that matter."
+    return text + "."
+
+
+def verdict(study: Study, outcomes: Outcomes) -> list[str]:
+    """Say what a study found, a sentence each: first the answer, then its limits."""
+    pooled = [d for d in differences(outcomes) if d.benchmark is None]
+    said = [sentence(d, study.control, matters=study.matters) for d in pooled]
+    best, *tied = not_worse(outcomes)
+    if not tied:
+        said.append(f"{best} is the best arm of {len(outcomes.arms)}.")
+    else:
+        said.append(f"{best} has the highest mean; not told apart from it: {', '.join(tied)}.")
+    questions = [table.shape[2] for table in outcomes.means.values()]
+    if len(outcomes.seeds) == 1:
+        said.append(
+            "One seed was run, so the noise of training is unmeasured and every interval is too "
+            "narrow."
+        )
+    if not any(d.verdict() for d in pooled):
+        least = detectable(questions, len(outcomes.seeds), arms=len(outcomes.arms))
+        said.append(
+            f"A study of this size usually sees differences of {points(least)} points or more."
+        )
+    return said
