@@ -73,6 +73,8 @@ def _change_chain(chain: list[Any], rest: Sequence[str], value: Any, path: str) 
         if rest[1] in branches:
             _change_chain(branches[rest[1]], rest[2:], value, path)
             return
+        if rest[1] not in STEPS[word].model_fields:
+            raise NoSuchPlace(f"{path}: no branch {rest[1]}; expected one of {_names(branches)}")
     _set(step, [word, *rest[1:]], value, path, STEPS.get(word))
 
 

@@ -1,0 +1,133 @@
+"""Measure how often intervals of differences hold the truth; write the table of docs/statistics.md.
+
+Usage: python scripts/check_intervals.py [--studies 1000] [--write]
+
+Students of known difference are simulated on a logistic scale: questions of different difficulty,
+a taste of each arm for each question, noise of each training run, and noise that all arms of a seed
+share. The true difference is a mean over a million questions.
+"""
+
+import argparse
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from stillroom.study.statistics import Outcomes, bootstrap, differences, not_worse, scores
+
+PAGE = Path(__file__).parents[1] / "docs" / "statistics.md"
+START, END = "<!-- measured by scripts/check_intervals.py -->", "<!-- end -->"
+TASTE, SHARED, SPREAD = 0.3, 0.1, 1.5
+
+
+@dataclass(frozen=True)
+class World:
+    """One kind of study: arms, seeds, questions of each benchmark, and noise of training."""
+
+    arms: int
+    seeds: int
+    questions: tuple[int, ...]
+    repeats: int
+    noise: float
+
+    def table(self, rng: np.random.Generator, effect: float) -> Outcomes:
+        """Simulate one study in which arm 1 differs by the effect, and no other arm does."""
+        effects = np.zeros(self.arms)
+        effects[1] = effect
+        shared = rng.normal(0, SHARED if self.noise else 0, self.seeds)
+        level = effects[:, None] + rng.normal(0, self.noise, (self.arms, self.seeds)) + shared
+        means = {}
+        for number, n in enumerate(self.questions):
+            hard = rng.normal(-0.5, SPREAD, n)
+            taste = rng.normal(0, TASTE, (self.arms, 1, n))
+            chance = 1 / (1 + np.exp(-(level[:, :, None] + hard + taste)))
+            means[str(number)] = rng.binomial(self.repeats, chance) / self.repeats
+        blank = dict.fromkeys(means, np.full(self.arms, math.nan))
+        return Outcomes(tuple(map(str, range(self.arms))), tuple(range(self.seeds)), means, blank)
+
+    def truth(self, effect: float) -> float:
+        """Return the accuracy of an arm with the effect, over all questions and seeds."""
+        rng = np.random.default_rng(1)
+        sd = math.sqrt(SPREAD**2 + TASTE**2 + self.noise**2 + (SHARED**2 if self.noise else 0))
+        return float((1 / (1 + np.exp(-(rng.normal(-0.5, sd, 1_000_000) + effect)))).mean())
+
+
+WORLDS = (
+    World(2, 3, (540,), 2, 0.05),
+    World(2, 3, (540,), 2, 0.2),
+    World(2, 5, (540,), 2, 0.1),
+    World(3, 2, (540,), 2, 0.1),
+    World(3, 3, (540,), 2, 0.05),
+    World(5, 3, (540,), 2, 0.05),
+    World(5, 3, (540,), 2, 0.2),
+    World(5, 3, (30, 30, 40), 10, 0.1),
+    World(8, 5, (30, 500), 4, 0.1),
+    World(5, 1, (540,), 2, 0.0),
+)
+
+
+def measure(world: World, studies: int) -> list[str]:
+    """Return the cells of one line."""
+    rng = np.random.default_rng(0)
+    effect = 0.3
+    truth = world.truth(effect) - world.truth(0)
+    own = world.truth(effect)
+    held = held_score = held_boot = claims = sees = kept = 0
+    boots = max(1, studies // 4)
+    half = 0.0
+    for number in range(studies):
+        outcomes = world.table(rng, effect)
+        first, *others = [d for d in differences(outcomes) if d.benchmark is None]
+        held += first.estimate.low <= truth <= first.estimate.high
+        half += (first.estimate.high - first.estimate.low) / 2
+        sees += first.verdict() == 1
+        kept += "1" in not_worse(outcomes)
+        score = next(s for s in scores(outcomes) if s.benchmark is None and s.arm == "1")
+        held_score += score.estimate.low <= own <= score.estimate.high
+        if len(world.questions) == 1 and number < boots:
+            table = outcomes.means["0"][1] - outcomes.means["0"][0]
+            low, high = bootstrap(table, draws=400, seed=number)
+            held_boot += low <= truth <= high
+        same = world.table(rng, 0.0)
+        claims += any(d.verdict() for d in differences(same) if d.benchmark is None)
+    boot = f"{100 * held_boot / boots:.1f}" if len(world.questions) == 1 else ""
+    return [
+        str(world.arms),
+        str(world.seeds),
+        " + ".join(map(str, world.questions)),
+        str(world.repeats),
+        f"{world.noise:g}",
+        *(f"{100 * n / studies:.1f}" for n in (held, held_score)),
+        boot,
+        *(f"{100 * n / studies:.1f}" for n in (claims, sees, kept)),
+        f"±{100 * half / studies:.1f}",
+    ]
+
+
+def main() -> None:
+    """Print the table, and write it into the page if told to."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--studies", type=int, default=1_000)
+    parser.add_argument("--write", action="store_true")
+    given = parser.parse_args()
+    header = [
+        "arms", "seeds", "questions", "repeats", "training noise", "interval of a difference holds",
+        "interval of a score holds", "bootstrap holds", "false claims", "true difference seen",
+        "best arm kept", "half width, points",
+    ]  # fmt: skip
+    lines = ["| " + " | ".join(header) + " |", "| " + " | ".join(["---:"] * len(header)) + " |"]
+    print(lines[0])
+    for world in WORLDS:
+        lines.append("| " + " | ".join(measure(world, given.studies)) + " |")
+        print(lines[-1], flush=True)
+    note = f"{given.studies:,} simulated studies in each line; all figures but the last in percent."
+    if given.write:
+        text = PAGE.read_text("utf-8")
+        before, after = text.split(START)[0], text.split(END)[1]
+        block = "\n".join([START, "", note, "", *lines, "", END])
+        PAGE.write_text(before + block + after, "utf-8")
+
+
+if __name__ == "__main__":
+    main()
