@@ -78,7 +78,7 @@ def measure(world: World, studies: int) -> list[str]:
     half = 0.0
     for number in range(studies):
         outcomes = world.table(rng, effect)
-        first, *others = [d for d in differences(outcomes) if d.benchmark is None]
+        first = next(d for d in differences(outcomes) if d.benchmark is None)
         held += first.estimate.low <= truth <= first.estimate.high
         half += (first.estimate.high - first.estimate.low) / 2
         sees += first.verdict() == 1

@@ -43,7 +43,7 @@ def test_verbs_have_the_help_that_the_group_shows():
     ("arguments", "message"),
     [
         (["run", "nosuch"], "nosuch: no such recipe; expected a file, or one of"),
-        (["run", "quickstart", "--source", "x=y"], "--source x: the recipe has no source or"),
+        (["run", "quickstart", "--source", "x=y"], "--source x: there is no source or"),
         (
             ["run", "quickstart", "--models", "nosuch.toml"],
             "nosuch.toml: cannot be read (No such file",
