@@ -149,8 +149,8 @@ def test_unknown_model_names_the_configured_ones(
         config.open(name)
     message = str(caught.value)
     assert message.startswith(
-        f"{name}: no such model; configured models are Qwen/QwQ-32B, stillroom/base-1, stillroom/novice-1, "
-        f"stillroom/teacher-1. Add it to {tmp_path}/models.toml."
+        f"{name}: no such model; configured models are Qwen/QwQ-32B, stillroom/base-1, "
+        f"stillroom/novice-1, stillroom/teacher-1. Add it to {tmp_path}/models.toml."
     )
     assert ("Did you mean" in message) == (near is not None)
     assert near is None or message.endswith(f"Did you mean {near}?")
