@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
 from stillroom.models.chat import ChatModel, Completion, Reply, Request
+from stillroom.models.config import Price
 
 
 def echo(request: Request) -> Reply:
@@ -34,13 +35,17 @@ class FakeModel:
 class FakeModels:
     """Stands where the user's models.toml stands."""
 
-    def __init__(self, model: ChatModel) -> None:
+    def __init__(self, model: ChatModel, price: Price | None = None) -> None:
         self.model = model
+        self.price = price
         self.opened = 0
 
     def open(self, name: str) -> ChatModel:
         self.opened += 1
         return self.model
 
-    def prices(self, name: str) -> None:
+    def prices(self, name: str) -> Price | None:
+        return self.price
+
+    def speed(self, name: str) -> float | None:
         return None

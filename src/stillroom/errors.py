@@ -44,3 +44,11 @@ class ExportError(StillroomError):
 
 class SetupError(StillroomError):
     """The machine lacks something: an extra, a tool, a setting."""
+
+
+class BudgetError(StillroomError):
+    """A run has spent what it may, or cannot tell what it spends."""
+
+
+class PilotDone(StillroomError):
+    """A pilot has bought its draws; the run stops here as it was told to."""

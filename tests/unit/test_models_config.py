@@ -88,7 +88,10 @@ def test_load_named_file_that_is_absent_says_so(monkeypatch: pytest.MonkeyPatch)
         ("models = 3", "models is 3; expected"),
         ("[models]\nx = 3", "models.x is 3; expected"),
         ('[models.x]\nbase_url = "http://a.b"', "models.x.engine is missing"),
-        (entry(engine='"opnai"'), 'models."a/b".engine is opnai; expected openai or local.'),
+        (
+            entry(engine='"opnai"'),
+            'models."a/b".engine is opnai; expected openai, local or replay.',
+        ),
         (entry(engine='"opnai"'), "Did you mean openai?"),
         (entry(concurency="3"), 'models."a/b" has a key concurency, which means nothing'),
         (entry(concurency="3"), "Did you mean concurrency?"),

@@ -11,10 +11,12 @@ from rich.text import Text
 from stillroom.cli.options import runtime_options
 from stillroom.cli.runtime import open_runtime
 from stillroom.cli.study import show_plan
+from stillroom.errors import PilotDone
+from stillroom.models.spending import Limit, Purse
 from stillroom.recipe.load import read_recipe, recipe_text
 from stillroom.recipe.make import make
 from stillroom.recipe.make import plan as make_plan
-from stillroom.run.planner import Planned
+from stillroom.run.planner import Planned, amount, totals
 from stillroom.run.progress import Progress
 from stillroom.study.load import is_study
 
@@ -27,11 +29,20 @@ from stillroom.study.load import is_study
 )  # fmt: skip
 @click.option("--retry-failed", is_flag=True,
               help="Ask again for answers that failed for good before.")  # fmt: skip
+@click.option("--replay", is_flag=True, help="Buy nothing: only the ledger answers.")
+@click.option("--budget", metavar="AMOUNT", default=None,
+              help="Stop before this run has spent more, such as 200usd or 5M-tokens.")  # fmt: skip
+@click.option("--pilot", metavar="N", type=click.IntRange(min=1), default=None,
+              help="Buy N answers of the first step that lacks more, say what the rest will "
+              "take, and stop.")  # fmt: skip
 @runtime_options
 def run(
     recipe: str,
     out: Path | None,
     retry_failed: bool,
+    replay: bool,
+    budget: str | None,
+    pilot: int | None,
     store_path: Path,
     models_path: Path | None,
     sources: tuple[str, ...],
@@ -49,9 +60,16 @@ def run(
     folder = out or Path("datasets") / loaded.name
     with open_runtime(store_path, [loaded], models_path, sources, workers) as (store, rt):
         console.print(Text(f"{loaded.name} → {folder}, with the store {store_path}"))
-        rt = replace(rt, retry_failed=retry_failed)
+        rt = replace(
+            rt, retry_failed=retry_failed, replay=replay, purse=Purse(_limit(budget)), pilot=pilot
+        )
         try:
             made = make(loaded, text=text, store=store, rt=rt, out=folder, watcher=progress)
+        except PilotDone as done:
+            progress.stop()
+            console.print(Text(f"{done} What a run would do:"), soft_wrap=True)
+            _print_plan(make_plan(loaded, store=store, rt=rt), console)
+            return
         finally:
             progress.stop()
     console.print(Text(f"{made.dataset.rows:,} rows in {folder}/ (its card is README.md)"))
@@ -78,6 +96,17 @@ def plan(
     console = Console(highlight=False)
     with open_runtime(store_path, [loaded], models_path, sources, workers) as (store, rt):
         planned = make_plan(loaded, store=store, rt=rt)
+    _print_plan(planned, console)
+
+
+def _limit(budget: str | None) -> Limit | None:
+    try:
+        return None if budget is None else Limit.parse(budget)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}.", param_hint="--budget") from None
+
+
+def _print_plan(planned: list[Planned], console: Console) -> None:
     grid = Grid(box=None, pad_edge=False)
     grid.add_column("step", overflow="fold")
     grid.add_column("state")
@@ -88,6 +117,8 @@ def plan(
         grid.add_row(*(Text(cell) for cell in _cells(step)))
     console.print(grid)
     todo = [p for p in planned if p.state != "cached"]
+    for line in totals(planned):
+        console.print(Text(line), soft_wrap=True)
     console.print(Text(f"{len(planned) - len(todo)} of {len(planned)} steps are in the store."))
 
 
@@ -100,9 +131,5 @@ def _cells(planned: Planned) -> tuple[str, str, str, str, str, str]:
         calls = f"{planned.calls.missing:,} of {planned.calls.wanted:,}"
         if planned.state == "waiting":
             calls = f"≤{planned.calls.wanted:,}"
-        sign = "≤" if planned.calls.bound else "~"
-        if planned.calls.tokens is not None:
-            tokens = f"{sign}{planned.calls.tokens:,}"
-        if planned.calls.usd:
-            tokens += f" {sign}${planned.calls.usd:,.2f}"
+        tokens = amount(planned.calls)
     return planned.path, planned.state, rows, calls, tokens, "; ".join(planned.why)

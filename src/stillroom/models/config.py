@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from stillroom.errors import ModelError, SetupError
 from stillroom.models.chat import ChatModel
+from stillroom.models.spending import NeverBuys
 
 if TYPE_CHECKING:
     from stillroom.models.embeddings import Embedder
@@ -66,6 +67,9 @@ class OpenAIEntry(BaseModel):
         starts_in_thinking: Whether the chat template ends in ``<think>`` and the server does not
             split the reasoning off.
         price: What tokens cost; looked up by name for hosted models when left out.
+        tokens_per_s: Completion tokens per second of all these servers together, for plans.
+        usd_per_h: What they cost per hour, all GPUs together; with ``tokens_per_s`` it gives the
+            price of a token, where ``price`` is left out.
     """
 
     model_config = _STRICT
@@ -78,6 +82,8 @@ class OpenAIEntry(BaseModel):
     timeout_s: float = Field(default=600.0, gt=0, allow_inf_nan=False)
     starts_in_thinking: bool = False
     price: Price | None = None
+    tokens_per_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    usd_per_h: float | None = Field(default=None, ge=0, allow_inf_nan=False)
 
     @field_validator("base_url", mode="before")
     @classmethod
@@ -129,7 +135,21 @@ class LocalEntry(BaseModel):
     threads: int | None = Field(default=None, ge=1)
 
 
-Entry = Annotated[OpenAIEntry | LocalEntry, Field(discriminator="engine")]
+class ReplayEntry(BaseModel):
+    """A model that is no longer asked: only the ledger answers for it.
+
+    Attributes:
+        engine: ``replay``.
+    """
+
+    model_config = _STRICT
+
+    engine: Literal["replay"]
+
+
+AnyEntry = OpenAIEntry | LocalEntry | ReplayEntry
+Entry = Annotated[AnyEntry, Field(discriminator="engine")]
+ENGINES = ("openai", "local", "replay")
 
 
 class _File(BaseModel):
@@ -155,7 +175,7 @@ class Check(NamedTuple):
 class ModelsConfig:
     """The models that can be opened: those of one file, and those that come with the package."""
 
-    def __init__(self, entries: Mapping[str, OpenAIEntry | LocalEntry], file: Path | None = None):
+    def __init__(self, entries: Mapping[str, AnyEntry], file: Path | None = None):
         """Hold entries by frozen name; a relative path in them is relative to the file."""
         self.file = file
         self._entries = dict(entries)
@@ -196,6 +216,8 @@ class ModelsConfig:
         entry = self._entry(name)
         if isinstance(entry, LocalEntry):
             return _open_local(self._directory(name, entry), name=name, threads=entry.threads)
+        if isinstance(entry, ReplayEntry):
+            return NeverBuys(name)
         return _server(name, entry)
 
     def embedder(self, name: str) -> "Embedder":
@@ -209,9 +231,9 @@ class ModelsConfig:
         if name == NGRAMS:
             return NgramEmbedder()
         entry = self._entry(name)
-        if isinstance(entry, LocalEntry):
+        if not isinstance(entry, OpenAIEntry):
             raise ModelError(
-                f"{name}: the local engine makes no vectors; expected an OpenAI-compatible "
+                f"{name}: the {entry.engine} engine makes no vectors; expected an OpenAI-compatible "
                 f"embeddings server, or {NGRAMS}. Name another model in the recipe."
             )
         return ServedEmbedder(
@@ -233,6 +255,8 @@ class ModelsConfig:
         if isinstance(entry, OpenAIEntry):
             served = f" as {entry.served_name}" if entry.served_name else ""
             return f"openai at {', '.join(entry.base_url)}{served}"
+        if isinstance(entry, ReplayEntry):
+            return "replay: only the ledger answers"
         where = "embedded" if name not in self._entries else str(self._directory(name, entry))
         return f"local, {where}"
 
@@ -248,7 +272,22 @@ class ModelsConfig:
         entry = self._entry(name)
         if isinstance(entry, LocalEntry):
             return Price(prompt=0.0, completion=0.0)
+        if isinstance(entry, ReplayEntry):
+            return None
+        if entry.price is None and entry.usd_per_h is not None and entry.tokens_per_s:
+            # Prompts are read while others are answered, so their cost is in that speed.
+            each = entry.usd_per_h / 3600 / entry.tokens_per_s
+            return Price(prompt=0.0, completion=each * 1e6)
         return entry.price or _listed_price(entry.served_name or name, entry.base_url)
+
+    def speed(self, name: str) -> float | None:
+        """Return how many completion tokens a second its servers give; None if nobody said.
+
+        Raises:
+            ModelError: If no such model is configured.
+        """
+        entry = self._entry(name)
+        return entry.tokens_per_s if isinstance(entry, OpenAIEntry) else None
 
     def check(self, name: str) -> Check:
         """Look whether a model could be asked, without paying for a completion."""
@@ -257,6 +296,8 @@ class ModelsConfig:
             if isinstance(entry, LocalEntry):
                 self._directory(name, entry)
                 _local_engine()
+                return Check(True, f"{name}: {self.describe(name)}")
+            if isinstance(entry, ReplayEntry):
                 return Check(True, f"{name}: {self.describe(name)}")
             served = entry.served_name or name
             for url, models in _server(name, entry).served_models().items():
@@ -273,7 +314,7 @@ class ModelsConfig:
             expected, _, what_to_do = rest.partition(". ")
             return Check(False, f"{found}; expected {expected}", what_to_do)
 
-    def _entry(self, name: str) -> OpenAIEntry | LocalEntry:
+    def _entry(self, name: str) -> AnyEntry:
         if name in self._entries:
             return self._entries[name]
         if name in EMBEDDED:
@@ -357,8 +398,8 @@ def _say(item: Any) -> str:
     if kind == "union_tag_invalid":
         tag = str(value.get("engine"))
         return (
-            f"{key}.engine is {tag}; expected openai or local. "
-            f"Correct it.{_nearest(tag, ['openai', 'local'])}"
+            f"{key}.engine is {tag}; expected {', '.join(ENGINES[:-1])} or {ENGINES[-1]}. "
+            f"Correct it.{_nearest(tag, ENGINES)}"
         )
     if kind == "value_error":
         words = str(item["ctx"]["error"])
@@ -377,8 +418,8 @@ def _fields(place: list[str], loc: tuple[Any, ...]) -> list[str]:
         return list(_File.model_fields)
     if place[-1] == "price":
         return list(Price.model_fields)
-    entry = LocalEntry if loc[2] == "local" else OpenAIEntry
-    return list(entry.model_fields)
+    entries: tuple[type[BaseModel], ...] = (OpenAIEntry, LocalEntry, ReplayEntry)
+    return list(dict(zip(ENGINES, entries, strict=True))[loc[2]].model_fields)
 
 
 def _dotted(parts: list[str]) -> str:

@@ -19,6 +19,7 @@ one ``/etc/machine-id`` would write the same journal: set ``STILLROOM_MACHINE`` 
 
 import errno
 import fcntl
+import math
 import os
 import re
 import secrets
@@ -159,6 +160,22 @@ class Counts(NamedTuple):
 
     prompt_tokens: int
     completion_tokens: int
+
+
+class History(NamedTuple):
+    """What the completions of one model took.
+
+    Attributes:
+        completions: How many were counted.
+        prompt_tokens: In the mean.
+        completion_tokens: In the mean.
+        deviation: Standard deviation of the completion tokens.
+    """
+
+    completions: int
+    prompt_tokens: float
+    completion_tokens: float
+    deviation: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,6 +399,19 @@ class Ledger:
         for _, rows in self._look_up(query, keys):
             for key, prompt, completion in rows:
                 yield key, None if prompt is None else Counts(prompt, completion)
+
+    def history(self, model: str) -> "History | None":
+        """Return what a model's counted completions took, or None if there are none."""
+        with self._reading() as db:
+            n, prompt, completion, squares = db.execute(
+                "SELECT count(completion_tokens), avg(prompt_tokens), avg(completion_tokens),"
+                " avg(1.0 * completion_tokens * completion_tokens)"
+                " FROM completion JOIN model ON id = model WHERE name = ?",
+                (model,),
+            ).fetchone()
+        if not n:
+            return None
+        return History(n, prompt, completion, math.sqrt(max(0.0, squares - completion**2)))
 
     def stats(self) -> LedgerStats:
         """Count what the ledger holds."""

@@ -4,12 +4,14 @@ A step is *cached* if its artifact is there, *to build* if its inputs are, and *
 earlier step must run before its key can even be known.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from stillroom.errors import SourceError
 from stillroom.run.keys import Asked, ask
+from stillroom.run.progress import duration
 from stillroom.run.runner import after
 from stillroom.steps.base import Calls, Runtime, Step
 from stillroom.store.artifact import Manifest
@@ -86,6 +88,62 @@ class Planner:
         calls = step.calls(tables, self.rt)
         why = explain(asked, self.before.get(path))
         return Planned(path, step, "to build", at_most=at_most, calls=calls, why=why)
+
+
+def amount(calls: Calls) -> str:
+    """Word the tokens and the money of missing completions.
+
+    >>> amount(Calls("m", 9, 9, tokens=1200, tokens_within=60, usd=1.5, usd_within=0.1, sample=50))
+    '~1,200 ±5% ~$1.50 ±0.10'
+    """
+    if calls.tokens is None:
+        return ""
+    sign = "≤" if calls.bound else "~"
+    within = usd_within = ""
+    if calls.tokens and calls.tokens_within is not None and not calls.bound:
+        within = f" ±{calls.tokens_within / calls.tokens:.0%}"
+        usd_within = f" ±{calls.usd_within:,.2f}" if calls.usd_within is not None else ""
+    money = f" {sign}${calls.usd:,.2f}{usd_within}" if calls.usd else ""
+    return f"{sign}{calls.tokens:,}{within}{money}"
+
+
+def totals(planned: Sequence[Planned]) -> list[str]:
+    """Word what all steps together will ask of each model: calls, tokens, money, time."""
+    by_model: dict[str, list[Calls]] = {}
+    for plan in planned:
+        if plan.state != "cached" and plan.calls is not None and plan.calls.missing:
+            by_model.setdefault(plan.calls.model, []).append(plan.calls)
+    return [f"{model}: {_total(calls)}" for model, calls in by_model.items()]
+
+
+def _total(calls: Sequence[Calls]) -> str:
+    bound = any(c.bound for c in calls)
+    sign = "at most" if bound else "about"
+    parts = [f"{sum(c.missing for c in calls):,} calls"]
+    prompts = [c.prompt_tokens for c in calls if c.prompt_tokens is not None]
+    if len(prompts) == len(calls):
+        parts.append(f"{sign} {sum(prompts):,} prompt tokens")
+    tokens = [c.tokens for c in calls if c.tokens is not None]
+    if len(tokens) < len(calls):
+        return ", ".join([*parts, "tokens unknown: give max_tokens, or run --pilot 50"])
+    parts.append(f"{sign} {sum(tokens):,} completion tokens")
+    prices = [c.usd for c in calls if c.usd is not None]
+    if len(prices) < len(calls):
+        parts.append("price unknown")
+    elif not bound:
+        # Steps are measured apart, so their errors are independent.
+        within = math.sqrt(sum((c.usd_within or 0.0) ** 2 for c in calls))
+        low, high = max(0.0, sum(prices) - within), sum(prices) + within
+        parts.append(f"about ${sum(prices):,.2f} (95%: ${low:,.2f} to ${high:,.2f})")
+    else:
+        parts.append(f"at most ${sum(prices):,.2f}")
+    times = [c.seconds for c in calls if c.seconds is not None]
+    if len(times) == len(calls):
+        parts.append(f"{sign} {duration(sum(times))}")
+    sample = min(c.sample for c in calls)
+    if not bound and sample:
+        parts.append(f"from {sample:,} answers")
+    return ", ".join(parts)
 
 
 def explain(asked: Asked, before: Manifest | None) -> tuple[str, ...]:

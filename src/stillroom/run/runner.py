@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from stillroom.run.keys import Asked, ask
 from stillroom.steps.base import Runtime, Step, Tick
@@ -131,6 +132,7 @@ class Totals:
     def __init__(self) -> None:
         self.rows = self.calls = self.reused = self.failed = self.tokens = 0
         self.usd: float | None = None
+        self.spent: dict[str, dict[str, float]] = {}
 
     def add(self, tick: Tick) -> None:
         """Add one tick."""
@@ -141,10 +143,19 @@ class Totals:
         self.tokens += tick.tokens
         if tick.usd is not None:
             self.usd = (self.usd or 0.0) + tick.usd
+        if tick.model is not None:
+            by_model = self.spent.setdefault(tick.model, {})
+            for name, amount in (
+                ("calls", tick.calls), ("prompt_tokens", tick.prompt_tokens),
+                ("completion_tokens", tick.tokens), ("usd", tick.usd),
+            ):  # fmt: skip
+                if amount is not None:
+                    by_model[name] = by_model.get(name, 0) + amount
 
-    def measured(self) -> dict[str, float | int | None]:
+    def measured(self) -> dict[str, Any]:
         """Return what belongs into a manifest: nothing for a step that asks no model."""
         if not (self.calls or self.reused or self.failed):
             return {}
         counts = {"calls": self.calls, "reused": self.reused, "failed": self.failed}
-        return {**counts, "completion_tokens": self.tokens, "usd": self.usd}
+        found = {**counts, "completion_tokens": self.tokens, "usd": self.usd}
+        return {**found, "spent": self.spent} if self.spent else found

@@ -4,13 +4,21 @@ A step that asks says which requests it wants, as a stream; what the ledger hold
 asked again, a server is kept busy across shards, and a killed run loses nothing.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
-from itertools import chain
+import heapq
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice
 
+from stillroom.errors import PilotDone
 from stillroom.models.buy import Bought, buy
 from stillroom.models.chat import ChatModel, Failure, Message, Reply, Request, Sampling
+from stillroom.models.ledger import Ledger
+from stillroom.models.spending import NeverBuys
 from stillroom.steps.base import Calls, Misfit, ModelSpec, Runtime, Tick
+
+_ENOUGH = 10  # completions of a step from which its others are foretold
+_LOOKED_UP = 4096
 
 
 def role(model: str | ModelSpec, models: Mapping[str, ModelSpec], where: str) -> ModelSpec:
@@ -73,46 +81,169 @@ def purchase(
     def tell(request: Request, reply: Reply) -> None:
         rows = 0 if again else 1
         if isinstance(reply, Failure):
+            rt.purse.pay(reply, None)
             rt.tick(Tick(rows=rows, failed=1))
             return
         each = price(spec.name)
         usd = each.usd(reply.prompt_tokens, reply.completion_tokens) if each else None
-        rt.tick(Tick(rows=rows, calls=1, tokens=reply.completion_tokens, usd=usd))
+        rt.purse.pay(reply, usd)
+        rt.tick(
+            Tick(
+                rows=rows, calls=1, tokens=reply.completion_tokens, usd=usd,
+                prompt_tokens=reply.prompt_tokens, model=spec.name,
+            )
+        )  # fmt: skip
 
+    def opened() -> ChatModel:
+        rt.purse.check(spec.name, priced=price(spec.name) is not None)
+        return rt.purse.open(rt.models.open(spec.name))
+
+    if rt.pilot is not None:
+        requests = _pilot(requests, rt.pilot, rt.ledger())
     bought = buy(
         requests,
-        model=_OnFirstUse(lambda: rt.models.open(spec.name)),
+        model=NeverBuys(spec.name) if rt.replay else _OnFirstUse(opened),
         ledger=rt.ledger(),
         on_reply=tell,
         reasoning=bool(spec.reasoning),
         retry_failed=rt.retry_failed,
     )
+    if isinstance(requests, _Pilot) and requests.missing:
+        raise PilotDone(
+            f"The pilot bought {bought.calls:,} answers of {spec.name}; {requests.missing:,} of "
+            f"{requests.wanted:,} that this step wants are still missing."
+        )
     found = bought.reused + bought.settled
     rt.tick(Tick(rows=0 if again else found, reused=bought.reused))
     return bought
 
 
+@dataclass(slots=True)
+class Measured:
+    """What the requests of a step take, as far as the ledger knows.
+
+    Attributes:
+        wanted: Requests.
+        missing: Those without a completion.
+        missing_characters: Of their prompts.
+        known: Completions that were counted.
+        known_characters: Of their prompts.
+        prompt_tokens: Of these.
+        completion_tokens: Of these.
+        squares: Sum of the squares of their completion tokens.
+    """
+
+    wanted: int = 0
+    missing: int = 0
+    missing_characters: int = 0
+    known: int = 0
+    known_characters: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    squares: int = 0
+
+    def add(self, requests: Sequence[Request], ledger: Ledger) -> None:
+        """Look up some requests."""
+        keys = [request.key for request in requests]
+        absent, counts = ledger.missing(keys), ledger.counts(keys)
+        self.wanted += len(requests)
+        for request, key in zip(requests, keys, strict=True):
+            characters = sum(len(message.content) for message in request.messages)
+            if key in absent:
+                self.missing += 1
+                self.missing_characters += characters
+            elif key in counts:
+                self.known += 1
+                self.known_characters += characters
+                self.prompt_tokens += counts[key].prompt_tokens
+                self.completion_tokens += counts[key].completion_tokens
+                self.squares += counts[key].completion_tokens ** 2
+
+
+def expect(spec: ModelSpec, rt: Runtime, measured: Measured) -> Calls:
+    """Say what missing completions will take, from the step's own completions where there are any.
+
+    The interval is for the sum of the missing completions: it holds both their own spread and
+    that of the mean that was measured.
+    """
+    n, m = measured.known, measured.missing
+    if n < _ENOUGH or not m:
+        return estimate(spec, rt, wanted=measured.wanted, missing=m)
+    mean = measured.completion_tokens / n
+    variance = max(0.0, measured.squares / n - mean**2) * n / (n - 1)
+    within = 1.96 * math.sqrt(variance * (m + m * m / n))
+    per_character = measured.prompt_tokens / max(1, measured.known_characters)
+    prompt = round(per_character * measured.missing_characters)
+    found = Calls(
+        spec.name, measured.wanted, m, tokens=round(mean * m), prompt_tokens=prompt, sample=n,
+        tokens_within=round(within),
+    )  # fmt: skip
+    return _priced(found, rt)
+
+
 def estimate(spec: ModelSpec, rt: Runtime, *, wanted: int, missing: int) -> Calls:
     """Say what missing completions will take: by what the model wrote before, or at most."""
-    past = rt.ledger().stats().by_model.get(spec.name)
-    each: float | None = spec.max_tokens
-    if past and past.completions > past.uncounted:
-        each = past.completion_tokens / (past.completions - past.uncounted)
-    tokens = None if each is None else round(each * missing)
-    price = rt.models.prices(spec.name) if missing else None
-    return Calls(
-        model=spec.name,
-        wanted=wanted,
-        missing=missing,
-        tokens=tokens,
-        usd=price.usd(0, tokens) if price and tokens is not None else None,
-        bound=not past,
-    )
+    past = rt.ledger().history(spec.name) if missing else None
+    if past is None:
+        most = None if spec.max_tokens is None else spec.max_tokens * missing
+        return _priced(Calls(spec.name, wanted, missing, tokens=most, bound=True), rt)
+    within = 1.96 * past.deviation * math.sqrt(missing + missing * missing / past.completions)
+    found = Calls(
+        spec.name, wanted, missing, tokens=round(past.completion_tokens * missing),
+        prompt_tokens=round(past.prompt_tokens * missing), sample=past.completions,
+        tokens_within=round(within),
+    )  # fmt: skip
+    return _priced(found, rt)
 
 
 def estimate_at_most(spec: ModelSpec, rt: Runtime, calls: int) -> Calls:
     """Bound what so many completions will take."""
     return replace(estimate(spec, rt, wanted=calls, missing=calls), bound=True)
+
+
+def _priced(calls: Calls, rt: Runtime) -> Calls:
+    """Add money and time, where they can be told."""
+    if not calls.missing or calls.tokens is None:
+        return calls
+    price, speed = rt.models.prices(calls.model), rt.models.speed(calls.model)
+    within = calls.tokens_within
+    return replace(
+        calls,
+        usd=price.usd(calls.prompt_tokens or 0, calls.tokens) if price else None,
+        usd_within=price.usd(0, within) if price and within is not None else None,
+        seconds=calls.tokens / speed if speed else None,
+    )
+
+
+class _Pilot:
+    """A few of the requests that a ledger lacks, drawn by their keys, which are as good as chance.
+
+    Attributes:
+        wanted: Requests in all.
+        missing: Those that the ledger lacks and that were not drawn.
+    """
+
+    def __init__(self, requests: list[Request], wanted: int, missing: int) -> None:
+        self.wanted = wanted
+        self.missing = missing
+        self._requests = requests
+
+    def __iter__(self) -> Iterator[Request]:
+        return iter(self._requests)
+
+
+def _pilot(requests: Iterable[Request], size: int, ledger: Ledger) -> _Pilot:
+    """Draw requests until the ledger holds so many of a step."""
+    source, drawn = iter(requests), list[Request]()
+    wanted = missing = 0
+    while batch := list(islice(source, _LOOKED_UP)):
+        absent = ledger.missing(request.key for request in batch)
+        wanted += len(batch)
+        missing += len(absent)
+        lacking = (request for request in batch if request.key in absent)
+        drawn = heapq.nsmallest(size, [*drawn, *lacking], key=lambda request: request.key)
+    drawn = drawn[: max(0, size - (wanted - missing))]
+    return _Pilot(drawn, wanted, missing - len(drawn))
 
 
 class _OnFirstUse:

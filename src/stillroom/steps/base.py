@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stillroom.models.config import ModelsConfig
 from stillroom.models.ledger import Ledger
+from stillroom.models.spending import Purse
 from stillroom.rows import DROP, Kind, Schema, Shape
 from stillroom.store.artifact import Delta, Manifest
 from stillroom.store.table import Table
@@ -53,6 +54,8 @@ class Tick:
         reused: Completions found in the ledger.
         failed: Requests that failed for good.
         tokens: Completion tokens bought.
+        prompt_tokens: Prompt tokens paid for.
+        model: Who wrote the completions.
         usd: Money spent; None when the model's price is unknown.
         of: Rows in all, once known.
     """
@@ -62,6 +65,8 @@ class Tick:
     reused: int = 0
     failed: int = 0
     tokens: int = 0
+    prompt_tokens: int = 0
+    model: str | None = None
     usd: float | None = None
     of: int | None = None
 
@@ -76,6 +81,9 @@ class Runtime:
         sources: Files that stand in for named sources (``--source NAME=FILE``).
         workers: Processes for work on the CPU.
         retry_failed: Whether to ask again for what models failed on before.
+        replay: Whether only the ledger may answer.
+        purse: What the run may spend, and what it has spent.
+        pilot: Completions of a step to buy before the run stops; None to buy all.
         tick: Called as work gets done.
     """
 
@@ -84,6 +92,9 @@ class Runtime:
     sources: Mapping[str, str] = field(default_factory=dict)
     workers: int = 2
     retry_failed: bool = False
+    replay: bool = False
+    purse: Purse = field(default_factory=Purse)
+    pilot: int | None = None
     tick: Callable[[Tick], None] = lambda tick: None
 
 
@@ -244,10 +255,16 @@ class Calls:
         model: Frozen model name.
         wanted: Completions in all.
         missing: Those that the ledger lacks.
-        tokens: Completion tokens to expect for the missing ones: by the mean of what this model
-            wrote so far, or else at most, by its ``max_tokens``. None if neither is known.
-        usd: Their price, prompts left out; None if it is unknown.
+        tokens: Completion tokens to expect for the missing ones: by what this step's own draws
+            took so far, or by what this model wrote so far, or else at most, by its
+            ``max_tokens``. None if none of these is known.
         bound: Whether ``tokens`` and ``usd`` are upper bounds.
+        prompt_tokens: Prompt tokens to expect, as the server counts them; None if unknown.
+        usd: The price of both; None if it is unknown.
+        sample: Completions that the expectation rests on.
+        tokens_within: Half-width of the 95% interval of ``tokens``; None if there is none.
+        usd_within: The same for ``usd``.
+        seconds: At the speed that models.toml states; None if it states none.
     """
 
     model: str
@@ -256,6 +273,11 @@ class Calls:
     tokens: int | None = None
     usd: float | None = None
     bound: bool = False
+    prompt_tokens: int | None = None
+    sample: int = 0
+    tokens_within: int | None = None
+    usd_within: float | None = None
+    seconds: float | None = None
 
 
 Shardwise = Callable[[pl.DataFrame], pl.DataFrame]

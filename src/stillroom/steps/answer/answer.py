@@ -19,10 +19,11 @@ from stillroom.models.ledger import Ledger
 from stillroom.rows import ANSWER, Kind, Schema, Shape, content_id, dropped
 from stillroom.steps.answer.draws import MOST, Draws, DrawsIn, Tally, Until
 from stillroom.steps.asking import (
+    Measured,
     bound,
     conversation,
-    estimate,
     estimate_at_most,
+    expect,
     purchase,
     role,
     sampling,
@@ -179,13 +180,12 @@ class Answer(Step):
         """Count the draws, those that the ledger lacks, and the tokens to expect of them."""
         (table,) = inputs
         firsts = self._firsts(table)
-        wanted = missing = 0
+        measured = Measured()
         for frame in table.frames("id", *self.reads(table.shape)):
             for batch in _batches(self._asked(frame, firsts)):
                 requests = [r for q in batch for r in self.requests(q.question, q.first, q.draws)]
-                wanted += len(requests)
-                missing += len(rt.ledger().missing([r.key for r in requests]))
-        found = estimate(self.spec, rt, wanted=wanted, missing=missing)
+                measured.add(requests, rt.ledger())
+        found = expect(self.spec, rt, measured)
         return replace(found, bound=True) if isinstance(self.draws, Until) else found
 
     def at_most(self, rows: Sequence[int | None]) -> int | None:
