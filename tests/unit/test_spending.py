@@ -70,7 +70,8 @@ class Shop:
         done = CliRunner().invoke(
             cli,
             [verb, str(self.folder / "recipe.yaml"), *options,
-             "--store", str(self.folder / "store"), "--models", str(self.folder / "models.toml"), "--workers", "1",
+             "--store", str(self.folder / "store"), "--models",
+             str(self.folder / "models.toml"), "--workers", "1",
              *(["--out", str(self.folder / "out")] if verb == "run" else [])],
         )  # fmt: skip
         if isinstance(done.exception, StillroomError):
