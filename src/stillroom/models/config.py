@@ -198,7 +198,7 @@ class ModelsConfig:
         if isinstance(entry, LocalEntry):
             return self._directory(name, entry)
         raise ModelError(
-            f"{name}: served at {', '.join(entry.base_url)}; expected a local directory to train "
+            f"{name}: {self.describe(name)}; expected a local directory to train "
             f'from. Add it to {self.file or FILE_NAME} with engine = "local".'
         )
 
@@ -233,8 +233,8 @@ class ModelsConfig:
         entry = self._entry(name)
         if not isinstance(entry, OpenAIEntry):
             raise ModelError(
-                f"{name}: the {entry.engine} engine makes no vectors; expected an OpenAI-compatible "
-                f"embeddings server, or {NGRAMS}. Name another model in the recipe."
+                f"{name}: the {entry.engine} engine makes no vectors; expected an "
+                f"OpenAI-compatible embeddings server, or {NGRAMS}. Name another model in the recipe."
             )
         return ServedEmbedder(
             name,
