@@ -234,7 +234,7 @@ class ModelsConfig:
         if not isinstance(entry, OpenAIEntry):
             raise ModelError(
                 f"{name}: the {entry.engine} engine makes no vectors; expected an "
-                f"OpenAI-compatible embeddings server, or {NGRAMS}. Name another model in the recipe."
+                f"OpenAI-compatible embeddings server, or {NGRAMS}. Name another in the recipe."
             )
         return ServedEmbedder(
             name,
