@@ -185,110 +185,6 @@ INLINE uint64_t shortest(uint64_t length, uint64_t t) {
 
 INLINE uint64_t longest(uint64_t length, uint64_t t) { return (2 * SCALE - t) * length / t; }
 
-/* ---- the gates of letters -------------------------------------------------------------------- */
-
-/* Both gates give the same answers by every kind of instructions, in the same order. */
-typedef struct {
-    const char *name;
-    /* List which of n rows of 16 counters are at most `limit` from q; `rows` has 8 spare rows. */
-    size_t (*coarse)(const uint8_t *q, const uint8_t *rows, size_t n, uint32_t limit,
-                     uint32_t *out);
-    uint32_t (*fine)(const uint8_t *a, const uint8_t *b);
-} Gates;
-
-INLINE uint32_t distance(const uint8_t *a, const uint8_t *b, int n) {
-    uint32_t sum = 0;
-    for (int k = 0; k < n; k++) sum += (uint32_t)abs((int)a[k] - (int)b[k]);
-    return sum;
-}
-
-static uint32_t fine_plain(const uint8_t *a, const uint8_t *b) { return distance(a, b, FINE); }
-
-static size_t coarse_plain(const uint8_t *q, const uint8_t *rows, size_t n, uint32_t limit,
-                           uint32_t *out) {
-    size_t found = 0;
-    for (size_t i = 0; i < n; i++) {
-        out[found] = (uint32_t)i;
-        found += distance(q, rows + i * COARSE, COARSE) <= limit;
-    }
-    return found;
-}
-
-static const Gates gates_plain = {"plain", coarse_plain, fine_plain};
-
-#if defined(__x86_64__)
-#define AVX2 __attribute__((target("avx2")))
-#define AVX512 __attribute__((target("avx512bw,avx512vl")))
-
-AVX2 static uint32_t fine_avx2(const uint8_t *a, const uint8_t *b) {
-    const __m256i *x = (const __m256i *)a, *y = (const __m256i *)b;
-    __m256i sum = _mm256_add_epi64(
-        _mm256_sad_epu8(_mm256_loadu_si256(x), _mm256_loadu_si256(y)),
-        _mm256_sad_epu8(_mm256_loadu_si256(x + 1), _mm256_loadu_si256(y + 1)));
-    __m128i half = _mm_add_epi64(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
-    return (uint32_t)(_mm_cvtsi128_si64(half) + _mm_extract_epi64(half, 1));
-}
-
-AVX2 static size_t coarse_avx2(const uint8_t *q, const uint8_t *rows, size_t n, uint32_t limit,
-                               uint32_t *out) {
-    size_t found = 0;
-    __m256i query = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)q));
-    __m256i above = _mm256_set1_epi64x((int64_t)limit + 1);
-    for (size_t i = 0; i < n; i += 4) {
-        const __m256i *at = (const __m256i *)(rows + i * COARSE);
-        __m256i x = _mm256_sad_epu8(query, _mm256_loadu_si256(at));
-        __m256i y = _mm256_sad_epu8(query, _mm256_loadu_si256(at + 1));
-        __m256i sum = _mm256_add_epi64(_mm256_unpacklo_epi64(x, y), _mm256_unpackhi_epi64(x, y));
-        int mask = _mm256_movemask_pd(_mm256_castsi256_pd(_mm256_cmpgt_epi64(above, sum)));
-        if (!mask) continue;
-        for (size_t k = 0; k < 4; k++) { /* lanes hold the rows 0, 2, 1, 3 */
-            out[found] = (uint32_t)(i + k);
-            found += (mask >> (k % 2 * 2 + k / 2) & 1) && i + k < n;
-        }
-    }
-    return found;
-}
-
-AVX512 static uint32_t fine_avx512(const uint8_t *a, const uint8_t *b) {
-    return (uint32_t)_mm512_reduce_add_epi64(
-        _mm512_sad_epu8(_mm512_loadu_si512(a), _mm512_loadu_si512(b)));
-}
-
-AVX512 static size_t coarse_avx512(const uint8_t *q, const uint8_t *rows, size_t n,
-                                   uint32_t limit, uint32_t *out) {
-    size_t found = 0;
-    __m512i query = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)q));
-    __m512i most = _mm512_set1_epi64((int64_t)limit);
-    for (size_t i = 0; i < n; i += 8) {
-        __m512i x = _mm512_sad_epu8(query, _mm512_loadu_si512(rows + i * COARSE));
-        __m512i y = _mm512_sad_epu8(query, _mm512_loadu_si512(rows + i * COARSE + 64));
-        __m512i sum = _mm512_add_epi64(_mm512_unpacklo_epi64(x, y), _mm512_unpackhi_epi64(x, y));
-        unsigned mask = _mm512_cmple_epu64_mask(sum, most);
-        if (!mask) continue;
-        for (size_t k = 0; k < 8; k++) { /* lanes hold the rows 0, 4, 1, 5, 2, 6, 3, 7 */
-            out[found] = (uint32_t)(i + k);
-            found += (mask >> (k % 4 * 2 + k / 4) & 1) && i + k < n;
-        }
-    }
-    return found;
-}
-
-static const Gates gates_avx2 = {"avx2", coarse_avx2, fine_avx2};
-static const Gates gates_avx512 = {"avx512", coarse_avx512, fine_avx512};
-#endif
-
-static const Gates *gates_for(const char *name) {
-    int best = !name;
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    if ((best || !strcmp(name, "avx512")) && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512vl"))
-        return &gates_avx512;
-    if ((best || !strcmp(name, "avx2")) && __builtin_cpu_supports("avx2")) return &gates_avx2;
-#endif
-    return best || !strcmp(name, "plain") ? &gates_plain : NULL;
-}
-
 /* ---- the band -------------------------------------------------------------------------------- */
 
 /* One text, written for comparison with many: for each symbol, the places where it stands. */
@@ -349,18 +245,14 @@ INLINE void columns(uint64_t *state, const uint64_t *places, size_t stride, cons
     }
 }
 
-#define FIXED(K)                                                                             \
-    static void columns_##K(uint64_t *to, const uint64_t *places, size_t stride,             \
-                            const uint8_t *text, size_t n) {                                 \
-        uint64_t state[K];                                                                   \
-        memcpy(state, to, sizeof state);                                                     \
-        columns(state, places, stride, text, n, K);                                          \
-        memcpy(to, state, sizeof state);                                                     \
-    }
-FIXED(1) FIXED(2) FIXED(3) FIXED(4) FIXED(5) FIXED(6) FIXED(7) FIXED(8)
-typedef void Columns(uint64_t *, const uint64_t *, size_t, const uint8_t *, size_t);
-static Columns *const columns_of[] = {columns_1, columns_2, columns_3, columns_4,
-                                      columns_5, columns_6, columns_7, columns_8};
+/* The same with the state in registers, where it is small enough. */
+INLINE void columns_fast(uint64_t *to, const uint64_t *places, size_t stride, const uint8_t *text,
+                         size_t n, size_t words) {
+    uint64_t state[8];
+    for (size_t w = 0; w < words; w++) state[w] = to[w];
+    columns(state, places, stride, text, n, words);
+    for (size_t w = 0; w < words; w++) to[w] = state[w];
+}
 
 INLINE uint32_t ones(uint64_t x) { return (uint32_t)__builtin_popcountll(x); }
 
@@ -378,7 +270,7 @@ INLINE uint32_t place_of_one(uint64_t x, uint32_t k) {
  * at most one per column. Rows below the band keep their last state, and rows above it are as if
  * nothing matched: both lower L in dead cells only.
  */
-static int64_t band(Pattern *p, const uint8_t *text, uint32_t n, uint32_t need) {
+INLINE int64_t band(Pattern *p, const uint8_t *text, uint32_t n, uint32_t need) {
     uint32_t m = p->length;
     if (need > m || need > n) return -1;
     if (!m || !n) return 0;
@@ -394,10 +286,19 @@ static int64_t band(Pattern *p, const uint8_t *text, uint32_t n, uint32_t need) 
         if (high >= words) high = words - 1;
         if (high > top) top = high;
         size_t width = high - low + 1;
-        if (width <= 8)
-            columns_of[width - 1](state + low, p->places + low, words, text + j, run);
-        else
-            columns(state + low, p->places + low, words, text + j, run, width);
+        uint64_t *part = state + low;
+        const uint64_t *places = p->places + low;
+        switch (width) {
+        case 1: columns_fast(part, places, words, text + j, run, 1); break;
+        case 2: columns_fast(part, places, words, text + j, run, 2); break;
+        case 3: columns_fast(part, places, words, text + j, run, 3); break;
+        case 4: columns_fast(part, places, words, text + j, run, 4); break;
+        case 5: columns_fast(part, places, words, text + j, run, 5); break;
+        case 6: columns_fast(part, places, words, text + j, run, 6); break;
+        case 7: columns_fast(part, places, words, text + j, run, 7); break;
+        case 8: columns_fast(part, places, words, text + j, run, 8); break;
+        default: columns(part, places, words, text + j, run, width);
+        }
         j += run;
         if (j == n) break;
         /* The final diagonal: from here on every character may match. */
@@ -439,6 +340,136 @@ static int64_t band(Pattern *p, const uint8_t *text, uint32_t n, uint32_t need) 
 static int by_code(const void *x, const void *y) {
     uint32_t a = *(const uint32_t *)x, b = *(const uint32_t *)y;
     return (a > b) - (a < b);
+}
+
+/* ---- the gates of letters -------------------------------------------------------------------- */
+
+/* The gates, by one kind of instructions. Every kind gives the same answers in the same order. */
+typedef struct {
+    const char *name;
+    /* List which of n rows of 16 counters are at most `limit` from q; `rows` has 8 spare rows. */
+    size_t (*coarse)(const uint8_t *q, const uint8_t *rows, size_t n, uint32_t limit,
+                     uint32_t *out);
+    /* Keep those of n listed texts whose 64 counters allow the threshold. */
+    size_t (*fine)(const uint8_t *q, uint32_t length, const uint8_t *rows,
+                   const uint32_t *lengths, uint64_t t, uint32_t *list, size_t n);
+    int64_t (*band)(Pattern *p, const uint8_t *text, uint32_t n, uint32_t need);
+} Gates;
+
+INLINE uint32_t distance(const uint8_t *a, const uint8_t *b, int n) {
+    uint32_t sum = 0;
+    for (int k = 0; k < n; k++) sum += (uint32_t)abs((int)a[k] - (int)b[k]);
+    return sum;
+}
+
+INLINE uint32_t distance_plain(const uint8_t *a, const uint8_t *b) { return distance(a, b, FINE); }
+
+#define KIND(NAME, TARGET)                                                                       \
+    TARGET static size_t fine_##NAME(const uint8_t *q, uint32_t length, const uint8_t *rows,     \
+                                     const uint32_t *lengths, uint64_t t, uint32_t *list,        \
+                                     size_t n) {                                                 \
+        size_t kept = 0;                                                                         \
+        for (size_t i = 0; i < n; i++) {                                                         \
+            uint32_t total = length + lengths[list[i]], need = least_common(total, t);           \
+            int64_t edits = (int64_t)total - 2 * (int64_t)need;                                  \
+            list[kept] = list[i];                                                                \
+            kept += distance_##NAME(q, rows + (size_t)list[i] * FINE) <= edits;                  \
+        }                                                                                        \
+        return kept;                                                                             \
+    }                                                                                            \
+    TARGET static int64_t band_##NAME(Pattern *p, const uint8_t *text, uint32_t n,               \
+                                      uint32_t need) {                                           \
+        return band(p, text, n, need);                                                           \
+    }
+
+KIND(plain, )
+
+static size_t coarse_plain(const uint8_t *q, const uint8_t *rows, size_t n, uint32_t limit,
+                           uint32_t *out) {
+    size_t found = 0;
+    for (size_t i = 0; i < n; i++) {
+        out[found] = (uint32_t)i;
+        found += distance(q, rows + i * COARSE, COARSE) <= limit;
+    }
+    return found;
+}
+
+static const Gates gates_plain = {"plain", coarse_plain, fine_plain, band_plain};
+
+#if defined(__x86_64__)
+#define AVX2 __attribute__((target("avx2,popcnt,bmi,bmi2")))
+#define AVX512 __attribute__((target("avx512bw,avx512vl,popcnt,bmi,bmi2")))
+
+AVX2 INLINE uint32_t distance_avx2(const uint8_t *a, const uint8_t *b) {
+    const __m256i *x = (const __m256i *)a, *y = (const __m256i *)b;
+    __m256i sum = _mm256_add_epi64(
+        _mm256_sad_epu8(_mm256_loadu_si256(x), _mm256_loadu_si256(y)),
+        _mm256_sad_epu8(_mm256_loadu_si256(x + 1), _mm256_loadu_si256(y + 1)));
+    __m128i half = _mm_add_epi64(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
+    return (uint32_t)(_mm_cvtsi128_si64(half) + _mm_extract_epi64(half, 1));
+}
+
+AVX2 static size_t coarse_avx2(const uint8_t *q, const uint8_t *rows, size_t n, uint32_t limit,
+                               uint32_t *out) {
+    size_t found = 0;
+    __m256i query = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)q));
+    __m256i above = _mm256_set1_epi64x((int64_t)limit + 1);
+    for (size_t i = 0; i < n; i += 4) {
+        const __m256i *at = (const __m256i *)(rows + i * COARSE);
+        __m256i x = _mm256_sad_epu8(query, _mm256_loadu_si256(at));
+        __m256i y = _mm256_sad_epu8(query, _mm256_loadu_si256(at + 1));
+        __m256i sum = _mm256_add_epi64(_mm256_unpacklo_epi64(x, y), _mm256_unpackhi_epi64(x, y));
+        int mask = _mm256_movemask_pd(_mm256_castsi256_pd(_mm256_cmpgt_epi64(above, sum)));
+        if (!mask) continue;
+        for (size_t k = 0; k < 4; k++) { /* lanes hold the rows 0, 2, 1, 3 */
+            out[found] = (uint32_t)(i + k);
+            found += (mask >> (k % 2 * 2 + k / 2) & 1) && i + k < n;
+        }
+    }
+    return found;
+}
+
+AVX512 INLINE uint32_t distance_avx512(const uint8_t *a, const uint8_t *b) {
+    return (uint32_t)_mm512_reduce_add_epi64(
+        _mm512_sad_epu8(_mm512_loadu_si512(a), _mm512_loadu_si512(b)));
+}
+
+AVX512 static size_t coarse_avx512(const uint8_t *q, const uint8_t *rows, size_t n,
+                                   uint32_t limit, uint32_t *out) {
+    size_t found = 0;
+    __m512i query = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)q));
+    __m512i most = _mm512_set1_epi64((int64_t)limit);
+    for (size_t i = 0; i < n; i += 8) {
+        __m512i x = _mm512_sad_epu8(query, _mm512_loadu_si512(rows + i * COARSE));
+        __m512i y = _mm512_sad_epu8(query, _mm512_loadu_si512(rows + i * COARSE + 64));
+        __m512i sum = _mm512_add_epi64(_mm512_unpacklo_epi64(x, y), _mm512_unpackhi_epi64(x, y));
+        unsigned mask = _mm512_cmple_epu64_mask(sum, most);
+        if (!mask) continue;
+        for (size_t k = 0; k < 8; k++) { /* lanes hold the rows 0, 4, 1, 5, 2, 6, 3, 7 */
+            out[found] = (uint32_t)(i + k);
+            found += (mask >> (k % 4 * 2 + k / 4) & 1) && i + k < n;
+        }
+    }
+    return found;
+}
+
+KIND(avx2, AVX2)
+KIND(avx512, AVX512)
+
+static const Gates gates_avx2 = {"avx2", coarse_avx2, fine_avx2, band_avx2};
+static const Gates gates_avx512 = {"avx512", coarse_avx512, fine_avx512, band_avx512};
+#endif
+
+static const Gates *gates_for(const char *name) {
+    int best = !name;
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if ((best || !strcmp(name, "avx512")) && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl"))
+        return &gates_avx512;
+    if ((best || !strcmp(name, "avx2")) && __builtin_cpu_supports("avx2")) return &gates_avx2;
+#endif
+    return best || !strcmp(name, "plain") ? &gates_plain : NULL;
 }
 
 /* Return the LCS of two strings character by character, or -1 without memory. */
@@ -507,11 +538,11 @@ typedef struct {
     uint64_t t;
     int mode;
     size_t limit;
-    /* Places of texts and of others, both sorted by length; the others' coarse counters. */
+    /* Places of texts and of others, both sorted by length. */
     const uint32_t *rows, *partners;
     size_t n_rows, n_partners, from; /* from: place of the first row among all texts, for LATER */
-    uint8_t *coarse;
-    uint32_t *lengths; /* of the partners */
+    uint8_t *coarse, *fine; /* counters and lengths of the partners, side by side */
+    uint32_t *lengths;
     atomic_size_t next, done;
     atomic_int stop, failed;
     pthread_mutex_t lock;
@@ -561,14 +592,10 @@ typedef struct {
 /* Compare one text with the partners that wait for it. */
 static int seek(Scan *scan, Lane *lane, Seeker *seeker, const uint32_t *waiting, Hit *best) {
     const Texts *texts = scan->texts, *others = scan->others;
-    const uint8_t *fine = texts->fine + (size_t)seeker->row * FINE;
     int set = 0;
     for (uint32_t k = 0; k < seeker->n_waiting && !seeker->found; k++) {
         uint32_t place = scan->partners[waiting[k]], length = scan->lengths[waiting[k]];
         uint32_t total = seeker->length + length, need = least_common(total, scan->t);
-        if (2 * (uint64_t)need > total) continue;
-        if (scan->gates->fine(fine, others->fine + (size_t)place * FINE) > total - 2 * need)
-            continue;
         if (scan->mode == BEST && seeker->n_best == scan->limit) {
             const Hit *last = &best[seeker->n_best - 1];
             uint64_t n = last->total ? last->total : 1;
@@ -578,7 +605,7 @@ static int seek(Scan *scan, Lane *lane, Seeker *seeker, const uint32_t *waiting,
         if (!set && !pattern_set(&lane->pattern, symbols_of(texts, seeker->row), seeker->length))
             return 0;
         set = 1;
-        int64_t common = band(&lane->pattern, symbols_of(others, place), length, need);
+        int64_t common = scan->gates->band(&lane->pattern, symbols_of(others, place), length, need);
         if (common < 0) continue;
         if (memchr(symbols_of(others, place), OTHER, length) &&
             memchr(symbols_of(texts, seeker->row), OTHER, seeker->length)) {
@@ -650,6 +677,9 @@ static int scan_tile(Scan *scan, Lane *lane, size_t tile) {
             size_t near = scan->gates->coarse(
                 scan->texts->coarse + (size_t)seeker->row * COARSE, scan->coarse + a * COARSE,
                 b - a, (uint32_t)limit, lane->near);
+            near = scan->gates->fine(scan->texts->fine + (size_t)seeker->row * FINE,
+                                     seeker->length, scan->fine + a * FINE, scan->lengths + a,
+                                     scan->t, lane->near, near);
             for (size_t i = 0; i < near; i++)
                 waiting[seeker->n_waiting++] = (uint32_t)a + lane->near[i];
             if (seeker->n_waiting >= WAITING &&
@@ -738,15 +768,18 @@ static int scan_run(Scan *scan, Caller *caller, double worth, PyThreadState **th
     int result = OK;
     scan->coarse = malloc((scan->n_partners + 16) * COARSE);
     scan->lengths = malloc((scan->n_partners + 1) * sizeof *scan->lengths);
-    if (!scan->coarse || !scan->lengths) {
+    scan->fine = aligned_alloc(64, (scan->n_partners + 1) * FINE);
+    if (!scan->coarse || !scan->lengths || !scan->fine) {
         free(scan->coarse);
         free(scan->lengths);
+        free(scan->fine);
         return NO_MEMORY;
     }
     for (size_t i = 0; i < scan->n_partners; i++) {
         uint32_t place = scan->partners[i];
         scan->lengths[i] = length_of(scan->others, place);
         memcpy(scan->coarse + i * COARSE, scan->others->coarse + (size_t)place * COARSE, COARSE);
+        memcpy(scan->fine + i * FINE, scan->others->fine + (size_t)place * FINE, FINE);
     }
     memset(scan->coarse + scan->n_partners * COARSE, 0, 16 * COARSE);
     atomic_init(&scan->next, 0);
@@ -798,8 +831,7 @@ static int scan_run(Scan *scan, Caller *caller, double worth, PyThreadState **th
     pthread_cond_destroy(&scan->news);
     free(scan->coarse);
     free(scan->lengths);
-    scan->coarse = NULL;
-    scan->lengths = NULL;
+    free(scan->fine);
     return result;
 }
 
@@ -829,6 +861,7 @@ static void gather(const Dedup *d, uint32_t *places, size_t *n, size_t from, siz
 static int dedup_leaf(Dedup *d, size_t from, size_t to) {
     const Texts *t = d->texts;
     uint32_t partners[LEAF], lengths[LEAF], waiting[LEAF];
+    uint8_t fine[LEAF * FINE] __attribute__((aligned(64)));
     Scan scan = {.gates = d->gates, .texts = t, .others = t, .t = d->t, .mode = FIRST,
                  .partners = partners, .lengths = lengths};
     size_t n = 0;
@@ -838,13 +871,18 @@ static int dedup_leaf(Dedup *d, size_t from, size_t to) {
         if (fate->total == KEPT) {
             Seeker seeker = {place, length_of(t, place), 0, 0, 0};
             uint64_t least = shortest(seeker.length, d->t), most = longest(seeker.length, d->t);
+            size_t near = 0;
             for (uint32_t k = 0; k < n; k++)
-                if (lengths[k] >= least && lengths[k] <= most) waiting[seeker.n_waiting++] = k;
+                if (lengths[k] >= least && lengths[k] <= most) waiting[near++] = k;
+            seeker.n_waiting = (uint32_t)d->gates->fine(t->fine + (size_t)place * FINE,
+                                                        seeker.length, fine, lengths, d->t,
+                                                        waiting, near);
             if (!seek(&scan, &d->lane, &seeker, waiting, NULL)) return NO_MEMORY;
             if (seeker.found) *fate = d->lane.hits.at[--d->lane.hits.n];
         }
         if (!d->greedy || fate->total == KEPT) {
             lengths[n] = length_of(t, place);
+            memcpy(fine + n * FINE, t->fine + (size_t)place * FINE, FINE);
             partners[n++] = place;
         }
     }
