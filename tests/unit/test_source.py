@@ -193,3 +193,16 @@ def test_reasoning_gym_task(kitchen):
     assert table.height == 5
     with pytest.raises(SourceError, match="no_such_task"):
         kitchen.chain("- source: {gym: {task: no_such_task, n: 5}}")
+
+
+def test_question_of_a_conversation_is_the_users_first_message(tmp_path):
+    turns = [[("system", "Think."), ("user", "Why?"), ("user", "And now?")], [("assistant", "So.")]]
+    path = tmp_path / "chat.jsonl"
+    chats = [[{"role": r, "content": c} for r, c in chat] for chat in turns]
+    path.write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in chats))
+    pl.read_ndjson(path).write_parquet(tmp_path / "chat.parquet")
+    for file in (path, tmp_path / "chat.parquet"):
+        kitchen = Kitchen(tmp_path / file.suffix)
+        table = kitchen.chain(f"- source: {{file: {file}, question: messages}}")
+        assert [row["question"] for row in rows(table)] == ["Why?"]
+        assert kitchen.built[0].artifact.manifest.drops == {"no_question": 1}

@@ -11,13 +11,11 @@ import polars as pl
 from stillroom.errors import SourceError
 from stillroom.steps.decontaminate.items import Items
 from stillroom.steps.decontaminate.search import Search, quotation
+from stillroom.steps.source.asked import ASKERS, ROLES, TEXTS, asked
 from stillroom.steps.source.files import SUFFIXES, Broken, format_of, read_records
 
 COLUMNS = ("question", "problem", "prompt", "instruction", "messages", "conversations")
 """Where datasets keep what is asked, in the order in which the columns are looked for."""
-
-ROLES, TEXTS = ("role", "from"), ("content", "value")
-ASKERS = ("user", "human")
 
 BATCH = 10_000
 """Rows that are searched at once."""
@@ -146,13 +144,13 @@ def examine(
         name = str(file.relative_to(dataset)) if file != dataset else file.name
         start = 0
         for texts in _batches(file, column):
-            asked = pl.DataFrame({"row": range(start, start + len(texts)), "text": texts})
+            frame = pl.DataFrame({"row": range(start, start + len(texts)), "text": texts})
             start += len(texts)
-            there = asked.filter(pl.col("text").str.strip_chars().str.len_bytes() > 0)
+            there = frame.filter(pl.col("text").str.strip_chars().str.len_bytes() > 0)
             report.rows += there.height
-            report.unread += asked.height - there.height
+            report.unread += frame.height - there.height
             _search(name, there, search, searches, report)
-            tick(asked.height)
+            tick(frame.height)
     if not report.rows:
         raise SourceError(f"{dataset}: no questions in {report.unread:,} rows. Name the --column.")
     return report
@@ -197,20 +195,20 @@ def _by_benchmark(items: Items) -> dict[str, Items]:
 
 def _search(
     file: str,
-    asked: pl.DataFrame,
+    rows: pl.DataFrame,
     search: Search,
     searches: Mapping[str, Search],
     report: Report,
 ) -> None:
     """Search one batch: all benchmarks at once first, and each of them in the few rows found."""
-    texts = asked["text"].unique(maintain_order=True)
+    texts = rows["text"].unique(maintain_order=True)
     suspects = texts.gather(search.find(texts)["row"].unique(maintain_order=True))
     hits: dict[str, dict[str, list[tuple[str, float, str, str]]]] = {t: {} for t in suspects}
     for name, one in searches.items():
         for row, method, item, score, quote in one.find(suspects).iter_rows():
             found = (method, score, one.items.names[item], quote)
             hits[suspects[row]].setdefault(name, []).append(found)
-    for row, text in asked.filter(pl.col("text").is_in(suspects.implode())).iter_rows():
+    for row, text in rows.filter(pl.col("text").is_in(suspects.implode())).iter_rows():
         report.contaminated += 1
         for name, all_found in hits[text].items():
             start = quotation(text)
@@ -231,7 +229,7 @@ def _batches(file: Path, column: str | None) -> Iterator[pl.Series]:
             chosen = chosen or _choose(file, list(record))
             if chosen not in record and not batch:
                 _choose(file, list(record), chosen)
-            batch.append(_asked(record.get(chosen)))
+            batch.append(asked(record.get(chosen)))
         if len(batch) == BATCH:
             yield pl.Series(batch, dtype=pl.String)
             batch = []
@@ -244,8 +242,8 @@ def _parquet_batches(file: Path, column: str | None) -> Iterator[pl.Series]:
     try:
         schema = frame.collect_schema()
         name = _choose(file, list(schema), column)
-        asked = _expression(file, name, schema[name])
-        for batch in frame.select(asked).collect_batches(chunk_size=BATCH, maintain_order=True):
+        question = _expression(file, name, schema[name])
+        for batch in frame.select(question).collect_batches(chunk_size=BATCH, maintain_order=True):
             yield batch.to_series()
     except (OSError, pl.exceptions.PolarsError) as error:
         what = str(error).splitlines()[0]
@@ -277,15 +275,5 @@ def _expression(file: Path, name: str, dtype: pl.DataType) -> pl.Expr:
             "role and content, or from and value. Name another with --column."
         )
     message = pl.element().struct
-    asked = pl.element().filter(message.field(role).is_in(ASKERS)).struct.field(text)
-    return pl.col(name).list.eval(asked).list.first().cast(pl.String)
-
-
-def _asked(value: Any) -> str | None:
-    """Take the question out of a text, or of a list of messages."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
-    for message in value if isinstance(value, list) else ():
-        if isinstance(message, dict) and any(message.get(r) in ASKERS for r in ROLES):
-            return _asked(next((message[t] for t in TEXTS if t in message), None))
-    return None
+    said = pl.element().filter(message.field(role).is_in(ASKERS)).struct.field(text)
+    return pl.col(name).list.eval(said).list.first().cast(pl.String)

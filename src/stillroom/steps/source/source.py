@@ -15,6 +15,7 @@ from stillroom.errors import SourceError
 from stillroom.families import DOMAINS
 from stillroom.rows import QUESTION, Schema, Shape, content_id, dropped
 from stillroom.steps.base import Misfit, Out, Runtime, Step, Tick
+from stillroom.steps.source.asked import asked
 from stillroom.steps.source.fetch import COMMIT, fetch_hub, fetch_url, newest_commit
 from stillroom.steps.source.files import Broken, Record, format_of, read_records, sha256_of
 from stillroom.steps.source.generators import Gym, Procedural
@@ -64,7 +65,8 @@ class Source(Step):
         gym: A task of the reasoning-gym package.
         shipped: A set that comes with the package; its questions of the recipe's domain, or all
             if that is none of math, code and science.
-        question: Column of the question; of several, the first that the file has.
+        question: Column of the question; of several, the first that the file has. Of a list of
+            messages the first one of the user is the question.
         reference: Column of the known answer; of several, the first that the file has. By default
             ``reference``, where the file has it.
         reference_in: Where in that column the answer stands: the ``last_boxed`` ``\boxed{}``, or
@@ -276,7 +278,7 @@ class Source(Step):
             if isinstance(record, Broken):
                 yield record
             else:
-                yield number, _text(_first(record, self.question)) or ""
+                yield number, _question(_first(record, self.question)) or ""
 
     def _from_files(self, rt: Runtime) -> Iterator[Record | Broken]:
         wanted = [*self.question, *(self.reference or ()), *self.columns]
@@ -355,7 +357,7 @@ class Source(Step):
             "domain": self.domain,
             "source": self.name,
             "licence": licence,
-            "question": _text(_first(record, self.question)),
+            "question": _question(_first(record, self.question)),
             "reference": self._reference(_text(_first(record, self._reference_columns))),
             "row": number,
         }
@@ -396,6 +398,10 @@ def _local(pattern: str) -> Sequence[Path]:
 
 def _first(record: Record, names: Sequence[str]) -> object:
     return next((record[n] for n in names if record.get(n) is not None), None)
+
+
+def _question(value: object) -> str | None:
+    return asked(value) if isinstance(value, list) else _text(value)
 
 
 def _text(value: object) -> str | None:
