@@ -1,5 +1,6 @@
 """Running recipes in tests: a store, a runtime without models, and a recipe from text."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from stillroom.models.chat import Completion, Request
 from stillroom.models.config import load_config
 from stillroom.models.ledger import Ledger
 from stillroom.recipe.load import read_recipe
@@ -16,6 +18,7 @@ from stillroom.run.runner import Built, Runner
 from stillroom.steps.base import Runtime
 from stillroom.store.store import Store
 from stillroom.store.table import Table
+from tests.fakes import FakeModel, FakeModels
 
 
 @dataclass
@@ -79,3 +82,38 @@ def drops(built: Built) -> pl.DataFrame:
         if s.data is not None
     ]
     return pl.concat(frames)
+
+
+MODELS = "name: test\nmodels: {teacher: {name: t}, grader: {name: g}}\ndomains:\n  math:\n"
+
+
+def cook(
+    tmp_path: Path,
+    steps: Sequence[str],
+    texts: Sequence[Any],
+    *,
+    questions: int = 1,
+    reference: str | None = "4",
+    judge: Callable[[Request], Completion] | None = None,
+) -> tuple[Table, Kitchen]:
+    """Answer each question with the texts, one per draw, and run the steps behind."""
+    source = tmp_path / "q.jsonl"
+    asked = [{"question": f"Question {i}?", "reference": reference} for i in range(questions)]
+    source.write_text("".join(json.dumps(question) + "\n" for question in asked))
+
+    def reply(request: Request) -> Completion:
+        if request.model == "g":
+            assert judge is not None
+            return judge(request)
+        text = texts[request.draw]
+        reasoning, finish = None, "stop"
+        if isinstance(text, tuple):
+            reasoning, text, *rest = text
+            finish = rest[0] if rest else "stop"
+        return Completion(reasoning, text, finish, 1, 1)
+
+    with Ledger(tmp_path / "ledger") as ledger:
+        kitchen = Kitchen(tmp_path / "store", {}, FakeModels(FakeModel(reply)), lambda: ledger)
+        chain = [f"source: {{file: {source}}}", f"answer: {{draws: {len(texts)}}}", *steps]
+        table = kitchen.run(MODELS + "".join(f"    - {step}\n" for step in chain))["math"]
+        return table, kitchen

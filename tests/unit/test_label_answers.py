@@ -6,43 +6,14 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.fakes import FakeModel, FakeModels
-from tests.kitchen import Kitchen, drops, rows
+from tests.kitchen import Kitchen, cook, drops, rows
 
 from stillroom.errors import RecipeError
 from stillroom.models.chat import Completion
-from stillroom.models.ledger import Ledger
 from stillroom.steps.answer import answer as answer_step
 from stillroom.steps.label.label import Label
 from stillroom.steps.label.pass_rate import PassRate, chance_to_keep, wilson
 from stillroom.steps.label.response import loops, repeats
-
-HEAD = "name: test\nmodels: {teacher: {name: t}, grader: {name: g}}\ndomains:\n  math:\n"
-
-
-def cook(tmp_path, steps, texts, *, questions=1, reference="4", judge=None):
-    """Answer each question with the texts, one per draw, and run the steps behind."""
-    source = tmp_path / "q.jsonl"
-    lines = [
-        f'{{"question": "Question {i}?", "reference": "{reference}"}}' for i in range(questions)
-    ]
-    source.write_text("\n".join(lines) + "\n")
-
-    def reply(request):
-        if request.model == "g":
-            return judge(request)
-        text = texts[request.draw]
-        reasoning, finish = None, "stop"
-        if isinstance(text, tuple):
-            reasoning, text, *rest = text
-            finish = rest[0] if rest else "stop"
-        return Completion(reasoning, text, finish, 1, 1)
-
-    with Ledger(tmp_path / "ledger") as ledger:
-        kitchen = Kitchen(tmp_path / "store", {}, FakeModels(FakeModel(reply)), lambda: ledger)
-        chain = [f"source: {{file: {source}}}", f"answer: {{draws: {len(texts)}}}", *steps]
-        table = kitchen.run(HEAD + "".join(f"    - {step}\n" for step in chain))["math"]
-        return table, kitchen
 
 
 def box(*texts):

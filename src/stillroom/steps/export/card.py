@@ -53,6 +53,16 @@ MEANINGS: Mapping[str, str] = {
     "reasoning": "what the teacher thought before it answered",
     "conversations": "the conversation: turns of `from` and `value`",
     "messages": "the conversation: turns of `role` and `content`",
+    "prompt": "what was asked: turns of `role` and `content`",
+    "completion": "the answer: a turn of `role` and `content`",
+    "chosen": "the preferred answer: a turn of `role` and `content`",
+    "rejected": "the other answer: a turn of `role` and `content`",
+    "problem": "the question",
+    "deepseek_reasoning": "what the teacher thought, whichever model it was",
+    "deepseek_solution": "what the teacher answered, whichever model it was",
+    "ground_truth_solution": "the known answer",
+    "answer": "the known answer",
+    "expected_answer": "the known answer",
 }
 
 
@@ -164,13 +174,22 @@ def _front_matter(facts: Facts, export: Export) -> str:
 
 def _feature(name: str, dtype: pl.DataType) -> dict[str, Any]:
     """Describe a column as `datasets` does."""
+    if isinstance(dtype, pl.Struct):
+        return {"name": name, "struct": _fields(dtype)}
     if isinstance(dtype, pl.List):
-        if isinstance(dtype.inner, pl.Struct):
-            turns = [{"name": f.name, "dtype": "string"} for f in dtype.inner.fields]
-            return {"name": name, "list": turns}
-        return {"name": name, "list": "string"}
+        inner = dtype.inner
+        return {"name": name, "list": _fields(inner) if isinstance(inner, pl.Struct) else "string"}
     names = {pl.String(): "string", pl.Boolean(): "bool", pl.Null(): "null", pl.Date(): "date32"}
     return {"name": name, "dtype": names.get(dtype) or str(dtype).lower()}
+
+
+def _fields(dtype: pl.Struct) -> list[dict[str, Any]]:
+    return [_feature(field.name, _instance(field.dtype)) for field in dtype.fields]
+
+
+def _instance(dtype: Any) -> pl.DataType:
+    found: pl.DataType = dtype() if isinstance(dtype, type) else dtype
+    return found
 
 
 def _opening(facts: Facts) -> str:
@@ -386,7 +405,7 @@ def _columns(facts: Facts) -> str:
 
 def _type(dtype: pl.DataType) -> str:
     feature = _feature("", dtype)
-    return "list" if "list" in feature else str(feature["dtype"])
+    return next((word for word in ("list", "struct") if word in feature), feature.get("dtype", ""))
 
 
 def _licences(facts: Facts) -> str:

@@ -28,9 +28,10 @@ from stillroom.rows import Schema
 from stillroom.steps.base import Misfit, ModelSpec
 from stillroom.steps.export.card import card
 from stillroom.steps.export.facts import Facts, Lengths, Stage, Tally, Teacher, asked, drawn
-from stillroom.steps.export.form import INSIDE, Export
+from stillroom.steps.export.form import Export
 from stillroom.steps.export.plot import lengths_svg
 from stillroom.steps.export.record import RECORD, Licensed, Record, file_of
+from stillroom.steps.export.targets import pairs
 from stillroom.store.digest import value_digest
 from stillroom.store.store import disk_errors, sync, write_synced
 from stillroom.store.table import Table
@@ -162,8 +163,7 @@ class _Job:
         )
 
     def _read(self, table: Table) -> list[str]:
-        inside = INSIDE if table.kind == "answers" else ()
-        return [c for c in dict.fromkeys([*self.columns, *inside]) if c in table.schema]
+        return self.export.read(table.schema, self.columns)
 
     def standing(self) -> Summary | None:
         """Return what stands in the folder if it is this dataset, whole."""
@@ -275,20 +275,27 @@ class _Job:
         """Read shard after shard in the columns of the dataset, with the size of each row."""
         for table in self.tables.values():
             teacher = asked(table)
-            made = [self.export.conversation(teacher)] if teacher else []
+            made = self.export.conversation(teacher) if teacher else []
             there = self._read(table)
+            inside = {expression.meta.output_name() for expression in made}
             out = [
                 pl.col(name).cast(dtype)
                 if name in table.schema
                 else pl.lit(None, dtype).alias(name)
                 for name, dtype in self.columns.items()
-                if name != self.export.turns or not teacher
+                if name not in inside
             ]
             for index in range(len(table.shards)):
                 frame = table.frame(index, *there)
-                if frame.height:
-                    tally.add(frame)
-                    yield frame.select(*out, *made), _text_bytes(frame)
+                if not frame.height:
+                    continue
+                if self.export.target:
+                    written = self.export.rows(frame, teacher)
+                    shown = pairs(frame)[0] if self.export.target == "preference" else frame
+                else:
+                    written, shown = frame.select(*out, *made), frame
+                tally.add(shown)
+                yield written, _text_bytes(shown)
 
 
 def _text_bytes(frame: pl.DataFrame) -> pl.Series:

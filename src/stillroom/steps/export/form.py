@@ -1,14 +1,24 @@
 """The form of a dataset: its columns, and how a conversation is written."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, Self
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stillroom.rows import QUESTION, Kind, Schema, Shape
 from stillroom.steps.base import Misfit
 from stillroom.steps.export.facts import Teacher
+from stillroom.steps.export.targets import (
+    COLUMNS,
+    NEEDS,
+    PASSED,
+    REFERENCED,
+    Target,
+    openthoughts,
+    pairs,
+    prompts,
+)
 from stillroom.text.think import CLOSE, OPEN
 
 FIRST: Mapping[Kind, Sequence[str]] = {
@@ -30,7 +40,10 @@ class Export(BaseModel):
     Attributes:
         format: ``sharegpt``: a column ``conversations`` with turns of ``from`` (human, gpt) and
             ``value``, as in OpenThoughts. ``messages``: a column ``messages`` with turns of
-            ``role`` (user, assistant) and ``content``.
+            ``role`` (user, assistant) and ``content``. ``completion``: columns ``prompt`` and
+            ``completion`` of such turns, so that a trainer sees what it learns. The forms of other
+            programs (``openthoughts``, ``verl``, ``nemo_gym``, ``verifiers``, ``preference``) hold
+            what those programs read, and nothing else.
         think: Where the reasoning goes. ``tags``: before the answer, inside ``<think>``. ``field``:
             beside it, as ``reasoning_content`` of the assistant's message, or, for sharegpt, as a
             column ``reasoning``. ``none``: it is left out.
@@ -44,7 +57,7 @@ class Export(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal["sharegpt", "messages"] = "sharegpt"
+    format: Literal["sharegpt", "messages", "completion"] | Target = "sharegpt"
     think: Literal["tags", "field", "none"] = "tags"
     system: bool = False
     title: str | None = Field(None, min_length=1)
@@ -52,10 +65,23 @@ class Export(BaseModel):
     language: tuple[str, ...] = ()
     file_mb: int = Field(256, ge=1, le=2_000)
 
+    @model_validator(mode="after")
+    def _place_of_thinking(self) -> Self:
+        if self.target == "preference" and self.think == "field":
+            raise ValueError("preference has no field for thinking; expected think: tags or none")
+        return self
+
     @property
     def turns(self) -> str:
         """Name of the column of the conversation."""
-        return "conversations" if self.format == "sharegpt" else "messages"
+        return {"sharegpt": "conversations", "completion": "completion"}.get(
+            self.format, "messages"
+        )
+
+    @property
+    def target(self) -> Target | None:
+        """The program whose form is written; None for our own forms."""
+        return self.format if self.format in COLUMNS else None  # type: ignore[return-value]
 
     def columns(self, shapes: Mapping[str, Shape]) -> Schema:
         """Return the columns of a dataset of these domains, in order.
@@ -68,6 +94,8 @@ class Export(BaseModel):
             words = ", ".join(f"{domain} in {shape.kind}" for domain, shape in shapes.items())
             raise Misfit(f"domains end in different kinds of rows ({words}); expected one kind")
         (kind,) = kinds
+        if self.target:
+            return self._of_target(self.target, shapes)
         columns: dict[str, pl.DataType] = {}
         for domain, shape in shapes.items():
             for name, dtype in shape.columns.items():
@@ -90,6 +118,47 @@ class Export(BaseModel):
         first = [name for name in FIRST[kind] if name in columns]
         return {name: columns[name] for name in dict.fromkeys([*first, *columns])} | made
 
+    def _of_target(self, target: Target, shapes: Mapping[str, Shape]) -> Schema:
+        for domain, shape in shapes.items():
+            if shape.kind == "questions" and target not in REFERENCED:
+                raise Misfit(f"{target} holds answers, but domain {domain} ends in questions")
+            for name in NEEDS[target]:
+                if name not in shape.columns:
+                    step = "; `label: {pair: ...}` makes it" if name == "pair" else ""
+                    raise Misfit(
+                        f"{target} reads the column {name!r}, which domain {domain} lacks{step}"
+                    )
+        return COLUMNS[target]
+
+    def read(self, table: Schema, columns: Schema) -> list[str]:
+        """Name what is read of a table in order to write these columns."""
+        inside = INSIDE if "answer" in table else ()
+        known = (*FIRST["answers"], *QUESTION, *PASSED, "pair", "tests", "starter_code")
+        wanted = known if self.target else columns
+        return [name for name in dict.fromkeys([*wanted, *inside]) if name in table]
+
+    def rows(self, frame: pl.DataFrame, teacher: Teacher | None) -> pl.DataFrame:
+        """Write the rows of another program's form.
+
+        Raises:
+            ExportError: If they do not fit it.
+        """
+        assert self.target is not None
+        prompt = pl.concat_list(self._asked(teacher))
+        if self.target in REFERENCED:
+            return prompts(frame, self.target, prompt)
+        if self.target == "openthoughts":
+            return openthoughts(frame)
+        chosen, rejected = pairs(frame)
+        said = pl.concat_list(self._turn("assistant", self._said()))
+        return pl.concat(
+            [
+                chosen.select(prompt.alias("prompt"), said.alias("chosen")),
+                rejected.select(said.alias("rejected")),
+            ],
+            how="horizontal",
+        )
+
     def _made(self, kind: Kind) -> dict[str, pl.DataType]:
         if kind == "questions":
             return {}
@@ -100,26 +169,43 @@ class Export(BaseModel):
                 made["reasoning"] = pl.String()
             else:
                 keys.append("reasoning_content")
-        return {**made, self.turns: pl.List(pl.Struct(dict.fromkeys(keys, pl.String())))}
+        turns = pl.List(pl.Struct(dict.fromkeys(keys, pl.String())))
+        return {
+            **made,
+            **({"prompt": turns} if self.format == "completion" else {}),
+            self.turns: turns,
+        }
 
-    def conversation(self, teacher: Teacher) -> pl.Expr:
+    def conversation(self, teacher: Teacher) -> list[pl.Expr]:
         """Write the turns of each answer: the words that the teacher was asked, and its own."""
+        asked, said = self._asked(teacher), self._turn("assistant", self._said())
+        if self.format == "completion":
+            return [pl.concat_list(asked).alias("prompt"), pl.concat_list(said).alias(self.turns)]
+        return [pl.concat_list([*asked, said]).alias(self.turns)]
+
+    def _asked(self, teacher: Teacher | None) -> list[pl.Expr]:
+        """Write the turns before the answer; a question that nobody was asked stands alone."""
+        if teacher is None:
+            return [self._turn("user", pl.col("question"))]
         question = pl.concat_str(pl.lit(teacher.prefix), "question", pl.lit(teacher.suffix))
+        turns = [self._turn("user", question)]
+        if self.system and teacher.system:
+            turns.insert(0, self._turn("system", pl.lit(teacher.system)))
+        return turns
+
+    def _said(self) -> pl.Expr:
         answer = pl.col("answer")
         if self.think == "tags":
             tagged = pl.format(f"{OPEN}\n{{}}\n{CLOSE}\n\n{{}}", "reasoning", "answer")
-            answer = pl.when(pl.col("reasoning").is_null()).then(answer).otherwise(tagged)
-        turns = [self._turn("user", question), self._turn("assistant", answer)]
-        if self.system and teacher.system:
-            turns.insert(0, self._turn("system", pl.lit(teacher.system)))
-        return pl.concat_list(turns).alias(self.turns)
+            return pl.when(pl.col("reasoning").is_null()).then(answer).otherwise(tagged)
+        return answer
 
     def _turn(self, role: Literal["system", "user", "assistant"], text: pl.Expr) -> pl.Expr:
         if self.format == "sharegpt":
             speaker = {"system": "system", "user": "human", "assistant": "gpt"}[role]
             return pl.struct(pl.lit(speaker).alias("from"), text.alias("value"))
         fields = [pl.lit(role).alias("role"), text.alias("content")]
-        if self.think == "field":
+        if self.think == "field" and not self.target:
             reasoning = pl.col("reasoning") if role == "assistant" else pl.lit(None, pl.String)
             fields.append(reasoning.alias("reasoning_content"))
         return pl.struct(fields)
