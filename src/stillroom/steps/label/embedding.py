@@ -61,6 +61,10 @@ class Embedding(Measure):
         """Replace the role by the embedder."""
         return self.model_copy(update={"model": embedder_role(self.model, models, "model")})
 
+    def identity(self) -> dict[str, Any]:
+        """Let only what is said of the examples enter the key."""
+        return {n: examples.identity(getattr(self, n)) for n in ("positives", "negatives")}
+
     def outside(self, rt: Runtime) -> str:
         """Digest the examples."""
         return content_id(*(examples.digest(s, rt) for s in (self.positives, self.negatives)))

@@ -22,6 +22,14 @@ def named(value: Any) -> Any:
     return value
 
 
+def identity(sets: Sets) -> dict[str, dict[str, Any]]:
+    """Return the fields of each source that are given."""
+    return {
+        source.name: {k: v for k, v in source.identity().items() if v is not None}
+        for source in sources(sets)
+    }
+
+
 def sources(sets: Sets) -> list[Source]:
     """Return where the examples are, each under its name, so that `--source` can replace it."""
     return [source.model_copy(update={"as_": name}) for name, source in sets.items()]

@@ -11,6 +11,7 @@ from stillroom.errors import StoreError
 from stillroom.rows import Schema, Shape
 from stillroom.steps.base import Calls, Misfit, ModelSpec, Out, Runtime, Step, Tick
 from stillroom.steps.label.askllm import AskLLM
+from stillroom.steps.label.classifier import Classifier
 from stillroom.steps.label.difficulty import Difficulty
 from stillroom.steps.label.embedding import Embedding
 from stillroom.steps.label.majority import Majority, Repair
@@ -21,6 +22,8 @@ from stillroom.steps.label.plain import Length, Rules
 from stillroom.steps.label.response import Format, Language, Paragraphs, Repetition
 from stillroom.steps.label.response_length import ResponseLength
 from stillroom.steps.label.solution import Solution
+from stillroom.steps.label.solve_rate import SolveRate
+from stillroom.steps.label.tokens import Tokens
 from stillroom.store.artifact import Delta
 from stillroom.store.table import Table
 
@@ -47,6 +50,9 @@ class Label(Step):
         majority: The final answer that most draws of a question give.
         repair: What the reference should say, where all draws agree on another answer.
         pair: Which two draws of a question make a preference.
+        classifier: How probably a classifier takes the text for a good example.
+        solve_rate: How often a model answers the question correctly.
+        tokens: How long the text is to a model.
     """
 
     STEP: ClassVar[str] = "label"
@@ -68,6 +74,9 @@ class Label(Step):
     majority: Majority | None = None
     repair: Repair | None = None
     pair: Pair | None = None
+    classifier: Classifier | None = None
+    solve_rate: SolveRate | None = None
+    tokens: Tokens | None = None
 
     @model_validator(mode="before")
     @classmethod
