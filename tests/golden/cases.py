@@ -31,6 +31,7 @@ CASES = {
     "take": [SOURCE, "- take: 2"],
     "upsample": [SOURCE, "- upsample: 14"],
     "dedup": [SOURCE, "- dedup: exact"],
+    "dedup_indel": [SOURCE, "- dedup: {indel: {threshold: 75, text: raw}}"],
     "decontaminate": [SOURCE, "- decontaminate: {against: bench, ngram: 6}"],
     "answer": [SOURCE, "- answer: {draws: 2}"],
     "verify": [SOURCE, "- answer: {draws: 1}", "- verify: math"],
@@ -38,8 +39,8 @@ CASES = {
 
 
 def golden_file(step: str) -> Path:
-    """Return where the golden rows of a step's present version lie."""
-    return FOLDER / f"{step}.v{STEPS[step].VERSION}.json"
+    """Return where the golden rows of a case lie, under its step's present version."""
+    return FOLDER / f"{step}.v{STEPS[step.split('_')[0]].VERSION}.json"
 
 
 def rows_of(step: str) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from stillroom.recipe.form import STEPS
 
 
 def test_every_step_has_a_case():
-    assert set(CASES) == set(STEPS)
+    assert {case.split("_")[0] for case in CASES} == set(STEPS)
 
 
 @pytest.mark.parametrize("step", CASES)

@@ -2,13 +2,14 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal, Self
 
 import polars as pl
 from pydantic import model_validator
 
 from stillroom.rows import Kind, Shape, dropped
-from stillroom.steps.base import Misfit, ModelSpec, Out, Runtime, Step, write_drops
+from stillroom.steps.base import Misfit, ModelSpec, Out, Runtime, Step, Tick, write_drops
 from stillroom.steps.dedup.cosine import Cosine
 from stillroom.steps.dedup.exact import Exact
 from stillroom.steps.dedup.indel import Indel
@@ -136,7 +137,7 @@ class Dedup(Step):
             score=found["score"],
             witness=ids.gather(found["witness"]),
         )
-        write_drops(table, drops, out, rt)
+        write_drops(table, drops, out, replace(rt, tick=_quiet) if self.method.TICKS else rt)
         return []
 
     def _criteria(self, shape: Shape) -> list[Criterion]:
@@ -155,3 +156,7 @@ class Dedup(Step):
                 return -normal_form_expr("question").str.len_chars().cast(pl.Int64)
             case "first":
                 raise AssertionError("rows stand in order")
+
+
+def _quiet(tick: Tick) -> None:
+    """Tell nobody."""

@@ -3,7 +3,7 @@
 from typing import ClassVar, Literal
 
 import polars as pl
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from stillroom.kernels import indel
 from stillroom.steps.base import Runtime, Tick
@@ -33,11 +33,18 @@ class Indel(Method):
     """
 
     REASON: ClassVar[str] = "near_duplicate"
+    TICKS: ClassVar[bool] = True
     BARE: ClassVar[str | None] = "threshold"
 
     threshold: float = Field(90, ge=50, le=100)
     rule: Literal["greedy", "pairwise", "pairwise_limit_5"] = "greedy"
     text: Literal["normal", "raw"] = "normal"
+
+    @field_validator("threshold")
+    @classmethod
+    def _few_decimals(cls, value: float) -> float:
+        indel.check(value)
+        return value
 
     def find(self, rows: Ranked, rt: Runtime) -> pl.DataFrame:
         """Compare all questions."""

@@ -41,12 +41,14 @@ class Method(BaseModel, ABC):
 
     Class attributes:
         REASON: Why its rows are dropped.
+        TICKS: Whether `find` tells its progress; else rows count as done when they are written.
         BARE: The field that a bare value stands for, such as 90 in ``indel: 90``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     REASON: ClassVar[str]
+    TICKS: ClassVar[bool] = False
     BARE: ClassVar[str | None] = None
 
     @classmethod
