@@ -234,3 +234,25 @@ def test_likelihood_prefers_what_the_teacher_would_say():
     # A score does not depend on what is scored beside it.
     (alone,) = log_likelihood(EMBEDDED / "teacher-1", [right])
     assert alone == pytest.approx(scored[0], abs=1e-4)
+
+
+def test_eval_grades_a_model_and_keeps_every_attempt(folder, capsys):
+    arguments = [
+        "eval", "stillroom/novice-1", "proxy_suite", "--store", str(folder / "store"),
+        "--source", f"proxy_suite={folder / 'items.jsonl'}", "--repeats", "3",
+        "--out", str(folder / "attempts.parquet"),
+    ]  # fmt: skip
+    main(arguments)
+    said = capsys.readouterr().out
+    attempts = pl.read_parquet(folder / "attempts.parquet")
+    assert attempts.height == 60
+    assert attempts.group_by("item").len()["len"].to_list() == [3] * 20
+    share = 100 * attempts["score"].sum() / 60
+    assert f"{share:.1f}" in said
+    arguments[-3] = "2"
+    main(arguments)
+    assert "calls" not in capsys.readouterr().out
+    fewer = pl.read_parquet(folder / "attempts.parquet")
+    both = fewer.join(attempts, on=["item", "repeat"], suffix="_before")
+    assert both.height == 40
+    assert (both["score"] == both["score_before"]).all()

@@ -167,6 +167,18 @@ def test_bootstrap_agrees_with_the_formula_where_seeds_abound():
     assert high - low == pytest.approx(estimate.high - estimate.low, rel=0.35)
 
 
+def test_scores_at_the_borders_have_intervals_inside_them():
+    none, some = outcomes(np.zeros((2, 3, 30))), outcomes(np.ones((2, 1, 30)))
+    assert scores(none)[0].estimate.low == 0
+    assert 0.05 < scores(none)[0].estimate.high < 0.2
+    assert scores(some)[0].estimate.high == 1
+    assert 0.8 < scores(some)[0].estimate.low < 0.95
+    binomial = np.zeros((2, 1, 400))
+    binomial[:, :, :120] = 1
+    estimate = scores(outcomes(binomial))[0].estimate
+    assert (estimate.low, estimate.high) == pytest.approx(wilson(120, 400), abs=2e-3)
+
+
 def test_known_values():
     assert holm([0.01, 0.04, 0.03, 0.5]) == pytest.approx([0.04, 0.09, 0.09, 0.5])
     assert holm([]) == []

@@ -13,6 +13,7 @@ VERBS = {
     "run": ("stillroom.cli.run", "Make a dataset from a recipe."),
     "plan": ("stillroom.cli.run", "Say what a run or a study would do, buy and reuse, and why."),
     "study": ("stillroom.cli.study", "Compare recipes: train students, grade them, report."),
+    "eval": ("stillroom.cli.evaluate", "Grade a model on benchmarks."),
     "ls": ("stillroom.cli.look", "List the steps of a recipe and what they hold."),
     "show": ("stillroom.cli.look", "Print rows, as they stood after a step."),
     "why": ("stillroom.cli.look", "Tell the whole story of a row."),
@@ -34,7 +35,8 @@ class _Verbs(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in VERBS:
             return None
-        command: click.Command = getattr(importlib.import_module(VERBS[name][0]), name)
+        module = importlib.import_module(VERBS[name][0])
+        command: click.Command = getattr(module, "evaluate" if name == "eval" else name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

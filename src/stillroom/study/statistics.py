@@ -123,6 +123,23 @@ class Estimate:
         half = float(stats.t.ppf(0.5 + level / 2, df)) * se if se else 0.0
         return Estimate(value, se, df, value - half, value + half)
 
+    @staticmethod
+    def share(value: float, variance: float, df: float, n: int) -> Estimate:
+        """Make the interval of a share, which stays between 0 and 1 and holds near both.
+
+        It is Wilson's, for the number of independent trials that would give this variance.
+
+        Args:
+            value: The share, 0 to 1.
+            variance: Of the share.
+            df: Degrees of freedom of the variance.
+            n: Questions; counts as the trials where nothing varied at all.
+        """
+        trials = value * (1 - value) / variance if variance > 0 else n
+        z = float(stats.t.ppf(0.975, df)) if math.isfinite(df) else 1.96
+        low, high = _wilson(value, max(1.0, trials), z)
+        return Estimate(value, math.sqrt(variance), df, low, high)
+
     @property
     def p(self) -> float:
         """How often a true value of zero would look at least so different from zero."""
@@ -302,11 +319,7 @@ def wilson(right: float, n: int, level: float = 0.95) -> tuple[float, float]:
     """
     if not 0 <= right <= n or n < 1:
         raise ValueError(f"{right} of {n}; expected 0 to n of at least 1")
-    z = float(stats.norm.ppf(0.5 + level / 2))
-    share = right / n
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return _wilson(right / n, n, float(stats.norm.ppf(0.5 + level / 2)))
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
@@ -384,6 +397,12 @@ def bootstrap(
     edge = (1 - level) / 2
     low, high = np.quantile(means, [edge, 1 - edge])
     return float(low), float(high)
+
+
+def _wilson(share: float, n: float, z: float) -> tuple[float, float]:
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def _scopes(outcomes: Outcomes) -> list[str | None]:
@@ -481,8 +500,11 @@ def _score(
     return Score(
         arm=arm,
         benchmark=benchmark,
-        estimate=Estimate.of(
-            float(pooled[index].mean()), sum(v for v, _ in terms), _satterthwaite(terms)
+        estimate=Estimate.share(
+            float(pooled[index].mean()),
+            sum(v for v, _ in terms),
+            _satterthwaite(terms),
+            sum(t.shape[1] for t in own),
         ),
         sampling_se=math.sqrt(sampling),
         question_se=math.sqrt(question_variance),
