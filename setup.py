@@ -8,6 +8,7 @@ from setuptools.command.build_ext import build_ext
 SOURCES = {
     "stillroom.kernels._indel": "src/stillroom/kernels/indel.c",
     "stillroom.kernels._grams": "src/stillroom/kernels/grams.c",
+    "stillroom.kernels._lottery": "src/stillroom/kernels/lottery.c",
     "stillroom.kernels._minhash": "src/stillroom/kernels/minhash.c",
     "stillroom.kernels._vectors": "src/stillroom/kernels/vectors.c",
     "stillroom.models.local._engine": "src/stillroom/models/local/engine.c",

@@ -332,10 +332,14 @@ class RowStep(Step):
 
 def write_drops(table: Table, drops: pl.DataFrame, out: Out, rt: Runtime) -> None:
     """Write drops that were found over a whole table to the shards in which their rows lie."""
-    for index in range(len(table.shards)):
-        if out.has(index):
-            continue
-        ids = table.frame(index, "id")
-        here = ids.join(drops, on="id", how="inner", maintain_order="left")
-        out.write(index, here.select(drops.columns), rows_in=ids.height)
-        rt.tick(Tick(rows=ids.height))
+    todo = [index for index in range(len(table.shards)) if not out.has(index)]
+    if not todo:
+        return
+    ids = [table.frame(i, "id").with_columns(pl.lit(i).alias("shard")) for i in todo]
+    here = pl.concat(ids).join(drops, on="id", how="inner", maintain_order="left")
+    found = here.select("shard", *drops.columns).partition_by(
+        "shard", as_dict=True, include_key=False, maintain_order=True
+    )
+    for index, rows in zip(todo, ids, strict=True):
+        out.write(index, found.get((index,), drops.clear()), rows_in=rows.height)
+        rt.tick(Tick(rows=rows.height))

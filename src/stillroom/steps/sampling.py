@@ -4,15 +4,16 @@ An id is hashed with the seed, and rows are ordered by that hash. So the choice 
 rows and the seed alone: not on their order, on shards, or on a library's random numbers.
 """
 
+from array import array
 from collections.abc import Mapping
 from fractions import Fraction
-from hashlib import blake2b
 from itertools import count
 from typing import Annotated
 
 import polars as pl
 from pydantic import Field
 
+from stillroom.kernels import _lottery
 from stillroom.rows import content_id
 
 Percent = Annotated[str, Field(pattern=r"^(100|[1-9]?\d(\.\d+)?)%$")]
@@ -23,17 +24,17 @@ Amount = Annotated[int, Field(ge=0)] | Percent
 def lottery(ids: pl.Series, seed: int) -> pl.Series:
     """Draw a number for each id; the smallest numbers win.
 
+    The number is the keyed BLAKE2b of the id, eight bytes of it, the highest first.
+
     Args:
         ids: Row ids.
-        seed: Any integer.
+        seed: Any integer of 128 bits.
 
     Returns:
         Unsigned 64-bit numbers, in the order of the ids.
     """
     key = seed.to_bytes(16, "little", signed=True)
-    numbers = [
-        int.from_bytes(blake2b(row_id.encode(), digest_size=8, key=key).digest()) for row_id in ids
-    ]
+    numbers = array("Q", _lottery.draw(ids.__arrow_c_stream__(), key))
     return pl.Series("lot", numbers, dtype=pl.UInt64)
 
 

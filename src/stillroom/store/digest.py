@@ -8,6 +8,7 @@ import json
 from array import array
 from collections.abc import Iterable
 from hashlib import blake2b
+from itertools import repeat
 from pathlib import Path
 
 import polars as pl
@@ -53,10 +54,7 @@ def add_ids(total: str, ids: Iterable[str]) -> str:
         total: Digest so far; ``""`` for the empty set.
         ids: Hexadecimal ids that are not in the set yet.
     """
-    number = int(total or "0", 16)
-    for row_id in ids:
-        number += int(row_id, 16)
-    number %= _MODULUS
+    number = (int(total or "0", 16) + sum(map(int, ids, repeat(16)))) % _MODULUS
     return f"{number:0{2 * SIZE}x}" if number else ""
 
 

@@ -252,7 +252,7 @@ class Workshop:
             if file is not None:
                 frame = pl.read_parquet(self.path / file.name, columns=["id", "reason"])
                 drops.update(dict(frame["reason"].value_counts().iter_rows()))
-                dropped_ids = add_ids(dropped_ids, frame["id"])
+                dropped_ids = add_ids(dropped_ids, frame["id"].to_list())
         data_rows = sum(s.data.rows for s in shards if s.data)
         manifest = Manifest(
             step=self.step,

@@ -103,8 +103,7 @@ class Dedup(Step):
 
     def reads(self, shape: Shape) -> Sequence[str]:
         """Read the question, and what the survivor is chosen by."""
-        marks = [c for c in self._criteria(shape) if c in ("verified", "reference")]
-        return ("question", *marks)
+        return tuple(dict.fromkeys(["question", *self._judged(shape)]))
 
     def check(self, shapes: Sequence[Shape]) -> Shape:
         """Check that ``verified`` says yes or no."""
@@ -122,7 +121,7 @@ class Dedup(Step):
         (table,) = inputs
         judged = [
             frame.select("id", *(self._worse(c).alias(c) for c in self._criteria(table.shape)))
-            for frame in table.frames("id", *self.reads(table.shape))
+            for frame in table.frames("id", *self._judged(table.shape))
         ]
         if not judged:
             return []
@@ -143,7 +142,13 @@ class Dedup(Step):
     def _criteria(self, shape: Shape) -> list[Criterion]:
         """Return what the order of the rows depends on; all that follows `first` has no say."""
         criteria = itertools.takewhile(lambda c: c != "first", self.prefer)
-        return [c for c in criteria if c != "verified" or c in shape.columns]
+        # Equal normal forms are equally long.
+        idle = {"longer"} if self.exact is not None else set()
+        return [c for c in criteria if c not in idle and (c != "verified" or c in shape.columns)]
+
+    def _judged(self, shape: Shape) -> list[str]:
+        """Name the columns that the order of the rows depends on."""
+        return ["question" if c == "longer" else c for c in self._criteria(shape)]
 
     def _worse(self, criterion: Criterion) -> pl.Expr:
         """Return a value that is lower for the better row."""

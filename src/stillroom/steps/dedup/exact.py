@@ -22,8 +22,10 @@ class Exact(Method):
         """Hash shard by shard, then compare the hashes."""
         form = normal_form_expr("question")
         hashed = pl.concat(
-            frame.select(
-                form.hash(seed=1).alias("h1"), form.hash(seed=2).alias("h2"), pl.col("rank")
+            frame.select(form.alias("form"), "rank").select(
+                pl.col("form").hash(seed=1).alias("h1"),
+                pl.col("form").hash(seed=2).alias("h2"),
+                "rank",
             )
             for frame in rows.frames("question")
         )

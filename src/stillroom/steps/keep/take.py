@@ -106,7 +106,8 @@ class Take(Step):
         rows = table.scan(*columns).collect(engine="streaming")
         rows = rows.with_columns(lottery(rows["id"], self.seed))
         known, unknown = self._known(rows)
-        known = known.with_columns(self._turn()).sort("turn", "lot", "id")
+        turn = self._turn()
+        known = known.with_columns(turn).sort(*(["turn"] if turn else []), "lot", "id")
         wanted, notes = self._wanted(known)
         group = self.per or self.across
         rest = known.filter(place(group) >= wanted)
@@ -129,19 +130,19 @@ class Take(Step):
         gone = pl.concat(drops)
         return rows.join(gone, on="id", how="anti", maintain_order="left"), gone
 
-    def _turn(self) -> pl.Expr:
+    def _turn(self) -> list[pl.Expr]:
         """Say when a row is drawn: by the logarithm of an exponential draw over its chance."""
         if not (self.weight or self.rank):
-            return pl.lit(0.0).alias("turn")
+            return []
         uniform = (pl.col("lot").cast(pl.Float64) + 0.5) / 2.0**64
         draw = (-uniform.log()).log()
         if self.weight:
-            return (draw - pl.col(self.weight).cast(pl.Float64).log()).alias("turn")
+            return [(draw - pl.col(self.weight).cast(pl.Float64).log()).alias("turn")]
         order = pl.struct(-pl.col(str(self.rank)).cast(pl.Float64), "lot", "id")
         places = order.rank("ordinal")
         group = self.per or self.across
         places = places.over(group) if group else places
-        return (draw + places.cast(pl.Float64) * (log(2) / self.half)).alias("turn")
+        return [(draw + places.cast(pl.Float64) * (log(2) / self.half)).alias("turn")]
 
     def _wanted(self, rows: pl.DataFrame) -> tuple[pl.Expr, list[str]]:
         """Count the rows to keep of each group, and note where there are too few."""

@@ -1,0 +1,59 @@
+"""Seeded draws and divisions."""
+
+from fractions import Fraction
+from hashlib import blake2b
+
+import polars as pl
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from stillroom.steps.sampling import divide, lottery, tiled
+
+texts = st.lists(st.one_of(st.text(max_size=50), st.integers(0, 400).map(lambda n: "é" * n)))
+SEEDS = st.integers(-(2**127), 2**127 - 1)
+
+
+@given(ids=texts, seed=SEEDS)
+@example(ids=["", "x" * 127, "x" * 128, "x" * 129, "x" * 256, "x" * 257], seed=42)
+def test_draw_is_the_keyed_hash_of_the_standard_library(ids, seed):
+    key = seed.to_bytes(16, "little", signed=True)
+    expected = [
+        int.from_bytes(blake2b(i.encode(), digest_size=8, key=key).digest(), "big") for i in ids
+    ]
+    assert lottery(pl.Series(ids, dtype=pl.String), seed).to_list() == expected
+
+
+NAMES = st.text("abcdefgh", min_size=1, max_size=2)
+
+
+@given(
+    total=st.integers(0, 200),
+    groups=st.dictionaries(
+        NAMES, st.tuples(st.integers(0, 60), st.sampled_from([0, 0.1, 1, 2, 3.7])), max_size=8
+    ),
+)
+def test_division_gives_all_there_is_and_follows_the_weights(total, groups):
+    room = {g: r for g, (r, _) in groups.items()}
+    weights = {g: w for g, (_, w) in groups.items()}
+    given_ = divide(total, room, weights)
+    assert all(0 <= given_[g] <= room[g] for g in room)
+    assert all(given_[g] == 0 for g in room if not weights[g])
+    assert sum(given_.values()) == min(total, sum(room[g] for g in room if weights[g]))
+    # No group that still has room is a whole row behind one that got more for its weight.
+    for a in room:
+        for b in room:
+            if weights[a] and weights[b] and given_[a] < room[a]:
+                behind = Fraction(given_[a] + 1) / Fraction(str(weights[a]))
+                assert behind >= Fraction(given_[b] - 1) / Fraction(str(weights[b]))
+    backwards = dict(reversed(room.items()))
+    assert divide(total, backwards, weights) == given_
+
+
+@given(ids=st.lists(st.text("abc", max_size=3), min_size=1, unique=True), n=st.integers(0, 40))
+def test_tiles_repeat_rows_in_order_under_ids_of_their_own(ids, n):
+    rows = tiled(pl.DataFrame({"id": ids}), n)
+    assert rows["origin"].to_list() == [ids[i % len(ids)] for i in range(n)]
+    assert rows["id"].n_unique() == n
+    assert rows["id"].to_list()[: len(ids)] == ids[:n]
+    again = tiled(rows.select("id"), 2 * n) if n else rows
+    assert again["id"].n_unique() == again.height
