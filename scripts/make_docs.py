@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 from pydantic import BaseModel
 
+from stillroom.benchmarks.registry import benchmarks, sets
 from stillroom.cli import VERBS, cli
 from stillroom.recipe.form import STEPS, Recipe
 from stillroom.steps.base import ModelSpec, Step
@@ -116,7 +117,45 @@ def command_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-PAGES = {"reference-recipes.md": recipe_page, "reference-commands.md": command_page}
+def benchmark_page() -> str:
+    """List every known benchmark, and the sets of them."""
+    rows = [
+        "| name | what | items | role | where | licence |",
+        "| --- | --- | ---: | --- | --- | --- |",
+    ]
+    errata = []
+    for name, known in benchmarks().items():
+        place = f"`{known.hub}`" if known.hub else "in the package"
+        if known.hub:
+            place += f" `{known.revision[:12]}`" if known.revision else ", not pinned"
+        place += ", gated" if known.gated else ""
+        role = (known.role or "").replace("_", " ")
+        about = f"**{known.title}.** {known.about}"
+        items = f"{known.items:,}" if known.items else ""
+        cells = (f"`{name}`", about, items, role, place, known.licence)
+        rows.append(f"| {' | '.join(_cell(cell) for cell in cells)} |")
+        errata += [f"- `{name}`: {line}" for line in known.errata]
+    named = [f"- `{name}`: {', '.join(members)}" for name, members in sets().items()]
+    parts = [
+        "# Benchmarks: reference",
+        NOTE,
+        "What `decontaminate` and `stillroom contamination` know by name. The package holds none "
+        "of the texts, apart from its own. Items are those of the files; the role is that in "
+        "OpenThoughts (arXiv 2506.04178).",
+        "\n".join(rows),
+        "## Sets",
+        "\n".join(named),
+        "## Errata",
+        "\n".join(errata),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+PAGES = {
+    "reference-benchmarks.md": benchmark_page,
+    "reference-recipes.md": recipe_page,
+    "reference-commands.md": command_page,
+}
 
 
 def main() -> None:

@@ -51,5 +51,6 @@ def test_every_question_filter_is_a_line_of_its_own():
     for domain in ("code", "math", "science"):
         text = recipe_text(f"openthoughts3/filters_{domain}")
         for line in ("difficulty", "length_gpt_4o_mini", "length_gpt_4_1_nano",
-                     "length_gpt_4_1_mini", "askllm", "embedding"):  # fmt: skip
+                     "length_gpt_4_1_mini", "askllm", "embedding", "fasttext",
+                     "fasttext_all_positives", "fasttext_all_negatives"):  # fmt: skip
             assert f"as: {line}\n" in text

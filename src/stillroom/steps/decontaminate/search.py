@@ -17,7 +17,7 @@ from stillroom.kernels.ngrams import quote as quote_words
 from stillroom.rows import Schema
 from stillroom.steps.decontaminate.items import Items
 from stillroom.steps.source.fetch import COMMIT, fetch_tokenizer
-from stillroom.text.normal import normal_form
+from stillroom.text.normal import normal_form_expr
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -144,7 +144,7 @@ class Search:
     def _by_indel(
         self, questions: pl.Series, threshold: float, tick: Callable[[int], None]
     ) -> list[tuple[int, str, int, float, str]]:
-        texts = [self._form(text) for text in questions]
+        texts = self._form(questions)
         hits = join(texts, self._forms, threshold, workers=self.workers, tick=tick)
         return [
             (row, "indel", item, score, quotation(self.items.texts[item]))
@@ -165,12 +165,14 @@ class Search:
             found.append((row, "ngram", item, float(length), quotation(shared)))
         return found
 
-    def _form(self, text: str) -> str:
-        return normal_form(text) if self.text == "normal" else text
+    def _form(self, texts: pl.Series) -> pl.Series:
+        if self.text == "raw":
+            return texts
+        return texts.to_frame("text").select(normal_form_expr("text")).to_series()
 
     @cached_property
-    def _forms(self) -> list[str]:
-        return [self._form(text) for text in self.items.texts]
+    def _forms(self) -> pl.Series:
+        return self._form(pl.Series(self.items.texts, dtype=pl.String))
 
     @cached_property
     def _index(self) -> Ngrams:
@@ -195,7 +197,7 @@ class Search:
     def _units(self, texts: pl.Series) -> pl.Series:
         if self._tokenizer is None:
             return texts
-        forms = [self._form(text) for text in texts]
+        forms = self._form(texts).to_list()
         encoded = self._tokenizer.encode_batch_fast(forms, add_special_tokens=False)
         return pl.Series([e.ids for e in encoded], dtype=pl.List(pl.UInt32))
 
