@@ -54,3 +54,10 @@ def test_every_question_filter_is_a_line_of_its_own():
                      "length_gpt_4_1_mini", "askllm", "embedding", "fasttext",
                      "fasttext_all_positives", "fasttext_all_negatives"):  # fmt: skip
             assert f"as: {line}\n" in text
+
+
+def test_a_local_file_can_stand_in_for_everything_that_is_fetched():
+    (steps,) = load_recipe("openthoughts3/filters_code").domains.values()
+    named = [name for step in steps for name in step.named()]
+    wanted = {"stackexchange_codegolf", "opencodereasoning", "math500", "Qwen/Qwen2-7B-Instruct"}
+    assert wanted | {"open_r1_codeforces", "sql_create_context"} <= set(named)

@@ -13,9 +13,6 @@ from stillroom.models.config import load_config
 from stillroom.models.ledger import Ledger
 from stillroom.recipe.form import Recipe
 from stillroom.steps.base import Runtime
-from stillroom.steps.decontaminate.decontaminate import Decontaminate
-from stillroom.steps.mix.mix import Mix
-from stillroom.steps.source.source import Source
 from stillroom.store.store import Store
 
 
@@ -75,17 +72,8 @@ def _refuse_first_form(store: Store) -> None:
 
 
 def _source_names(recipe: Recipe) -> list[str]:
-    names: dict[str, None] = {}
     steps = [step for chain in recipe.domains.values() for step in chain]
-    while steps:
-        step = steps.pop(0)
-        if isinstance(step, Source):
-            names[step.name] = None
-        elif isinstance(step, Decontaminate):
-            names.update(dict.fromkeys(step.files))
-        elif isinstance(step, Mix):
-            steps += [s for branch in step.branches.values() for s in branch]
-    return list(names)
+    return list(dict.fromkeys(name for step in steps for name in step.named()))
 
 
 @contextlib.contextmanager

@@ -176,6 +176,10 @@ class Step(BaseModel, ABC):
         """Digest the content that comes from outside the store, such as a source file."""
         return None
 
+    def named(self) -> Sequence[str]:
+        """Name what a local file can stand in for (``--source NAME=FILE``)."""
+        return ()
+
     @abstractmethod
     def reads(self, shape: Shape) -> Sequence[str]:
         """Name the columns that are read from a table of this shape."""

@@ -80,9 +80,8 @@ class Decontaminate(RowStep):
         """Where the items are read, each under the benchmark's name."""
         return [source.model_copy(update={"as_": name}) for name, source in self.against.items()]
 
-    @property
-    def files(self) -> Sequence[str]:
-        """Names of everything that a local file can stand in for."""
+    def named(self) -> Sequence[str]:
+        """Name the benchmarks, and the tokenizer."""
         tokenizer = self.ngram.tokenizer if self.ngram else None
         return [*self.against, *([tokenizer] if tokenizer else [])]
 

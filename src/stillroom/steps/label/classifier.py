@@ -57,6 +57,10 @@ class Classifier(Measure):
         """Digest the examples."""
         return content_id(*(examples.digest(s, rt) for s in (self.positives, self.negatives)))
 
+    def named(self) -> Sequence[str]:
+        """Name the examples."""
+        return [*self.positives, *self.negatives]
+
     def reads(self) -> Sequence[str]:
         """Read the texts."""
         return self.of

@@ -69,6 +69,10 @@ class Embedding(Measure):
         """Digest the examples."""
         return content_id(*(examples.digest(s, rt) for s in (self.positives, self.negatives)))
 
+    def named(self) -> Sequence[str]:
+        """Name the examples."""
+        return [*self.positives, *self.negatives]
+
     def reads(self) -> Sequence[str]:
         """Read the text."""
         return (self.of,)

@@ -132,6 +132,10 @@ class Label(Step):
         """Digest what the measure reads from outside the store."""
         return self.measure.outside(rt)
 
+    def named(self) -> Sequence[str]:
+        """Name the measure's examples."""
+        return self.measure.named()
+
     def reads(self, shape: Shape) -> Sequence[str]:
         """Read what is measured."""
         return self.measure.reads()

@@ -64,6 +64,10 @@ class Measure(BaseModel, ABC):
         """Digest the content that comes from outside the store, such as example files."""
         return None
 
+    def named(self) -> Sequence[str]:
+        """Name the sets of examples, for which local files can stand in."""
+        return ()
+
     @abstractmethod
     def reads(self) -> Sequence[str]:
         """Name the columns that are measured."""

@@ -112,6 +112,10 @@ class Mix(Step):
         branches = {n: tuple(s.bind(models) for s in steps) for n, steps in self.branches.items()}
         return self.model_copy(update={"branches": branches})
 
+    def named(self) -> Sequence[str]:
+        """Name what the branches do."""
+        return [name for steps in self.branches.values() for s in steps for name in s.named()]
+
     def reads(self, shape: Shape) -> Sequence[str]:
         """Read every column, because rows are written anew."""
         return tuple(shape.columns)

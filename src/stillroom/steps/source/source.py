@@ -179,6 +179,10 @@ class Source(Step):
             return [f"{self.name}: no revision is pinned; read at {newest_commit(self.hub)}."]
         return []
 
+    def named(self) -> Sequence[str]:
+        """Name the source."""
+        return (self.name,)
+
     def reads(self, shape: Shape) -> Sequence[str]:
         """Read nothing that is in the store."""
         return ()
