@@ -1,15 +1,18 @@
 """Measures of answers: by their text, and by what the other draws of the question say."""
 
 import random
+import re
+from pathlib import Path
 
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.kitchen import Kitchen, cook, drops, rows
+from tests.kitchen import MODELS, Kitchen, cook, drops, rows
 
 from stillroom.errors import RecipeError
 from stillroom.models.chat import Completion
+from stillroom.recipe.load import read_recipe
 from stillroom.steps.answer import answer as answer_step
 from stillroom.steps.label.label import Label
 from stillroom.steps.label.pass_rate import PassRate, chance_to_keep, wilson
@@ -218,6 +221,28 @@ class TestText:
         with pytest.raises(RecipeError, match="ngram"):
             only(tmp_path, "label: repetition", "x")
 
+    def test_length_of_thinking_and_answer_together(self, tmp_path):
+        found = only(tmp_path, "label: {length: {of: [reasoning, answer]}}", ("abc", "de"), "x")
+        assert [r["length"] for r in found] == [5, 1]
+
+    @pytest.mark.parametrize(
+        ("numbers", "inside"),
+        [("[1, 3]", [True, False, True]), ("[4]", [None] * 3), ("[]", [None] * 3)],
+    )
+    def test_consensus_is_what_the_model_names(self, tmp_path, numbers, inside):
+        def judge(request):
+            assert "Answer 3:\nc" in request.messages[-1].content
+            text = f'{{"numbers": {numbers}, "reasoning": "because"}}'
+            return Completion(None, text, "stop", 1, 1)
+
+        table, kitchen = cook(
+            tmp_path, ["label: {consensus: grader}"], ["a", "b", "c"], questions=2, judge=judge
+        )
+        assert [r["in_consensus"] for r in rows(table, "in_consensus")] == inside * 2
+        notes = kitchen.built[-1].artifact.manifest.notes
+        assert bool(notes) == (inside[0] is None)
+        assert not notes or "6 of 6 rows" in notes[0]
+
     def test_python_only_by_keep_counts_every_row(self, tmp_path):
         steps = ["label: format", "keep: {where: {python_only: true}}"]
         table, kitchen = cook(tmp_path, steps, ["```python\nx\n```", "x", "```c\nx\n```"])
@@ -259,3 +284,12 @@ def repeated_words(words, period):
     while same + period < len(words) and words[-1 - same] == words[-1 - same - period]:
         same += 1
     return same + period
+
+
+def test_every_answer_filter_of_the_page_loads():
+    page = Path(__file__).parents[2] / "docs" / "answer-filters.md"
+    chains = re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)
+    assert len(chains) == 12
+    for chain in chains:
+        steps = "- source: {shipped: word_problems}\n- answer: {draws: 16}\n" + chain
+        read_recipe(MODELS + "".join(f"    {line}\n" for line in steps.splitlines()))

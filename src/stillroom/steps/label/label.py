@@ -12,6 +12,7 @@ from stillroom.rows import Schema, Shape
 from stillroom.steps.base import Calls, Misfit, ModelSpec, Out, Runtime, Step, Tick
 from stillroom.steps.label.askllm import AskLLM
 from stillroom.steps.label.classifier import Classifier
+from stillroom.steps.label.consensus import Consensus
 from stillroom.steps.label.difficulty import Difficulty
 from stillroom.steps.label.embedding import Embedding
 from stillroom.steps.label.majority import Majority, Repair
@@ -48,6 +49,7 @@ class Label(Step):
         solution: Whether a model thinks that an answer solves its question.
         pass_rate: The share of a question's draws that are correct.
         majority: The final answer that most draws of a question give.
+        consensus: Which draws of a question mean the same, in a model's eyes.
         repair: What the reference should say, where all draws agree on another answer.
         pair: Which two draws of a question make a preference.
         classifier: How probably a classifier takes the text for a good example.
@@ -72,6 +74,7 @@ class Label(Step):
     solution: Solution | None = None
     pass_rate: PassRate | None = None
     majority: Majority | None = None
+    consensus: Consensus | None = None
     repair: Repair | None = None
     pair: Pair | None = None
     classifier: Classifier | None = None

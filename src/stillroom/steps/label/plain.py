@@ -13,19 +13,20 @@ class Length(Plain):
     """How long a text is.
 
     Attributes:
-        of: Column to measure.
+        of: Column to measure, or several that count together, such as ``[reasoning, answer]``. Of
+            several, a null counts as nothing; if all are null, so is the length.
         unit: ``characters`` (Unicode code points), ``words`` (runs between white space) or
             ``lines``.
         column: Name of the new column.
     """
 
-    of: str = "question"
+    of: str | tuple[str, ...] = "question"
     unit: Literal["characters", "words", "lines"] = "characters"
     column: str = "length"
 
     def reads(self) -> Sequence[str]:
         """Read the text."""
-        return (self.of,)
+        return (self.of,) if isinstance(self.of, str) else self.of
 
     def adds(self) -> Schema:
         """Add one column of integers."""
@@ -33,15 +34,18 @@ class Length(Plain):
 
     def expressions(self) -> list[pl.Expr]:
         """Measure; null stays null."""
-        text = pl.col(self.of)
+        lengths = [self._length(pl.col(name)).cast(pl.Int64) for name in self.reads()]
+        known = pl.any_horizontal(length.is_not_null() for length in lengths)
+        return [pl.when(known).then(pl.sum_horizontal(lengths)).alias(self.column)]
+
+    def _length(self, text: pl.Expr) -> pl.Expr:
         match self.unit:
             case "characters":
-                value = text.str.len_chars()
+                return text.str.len_chars()
             case "words":
-                value = text.str.count_matches(r"\S+")
+                return text.str.count_matches(r"\S+")
             case "lines":
-                value = text.str.count_matches("\n", literal=True) + 1
-        return [value.cast(pl.Int64).alias(self.column)]
+                return text.str.count_matches("\n", literal=True) + 1
 
 
 class Rules(Plain):

@@ -1,0 +1,142 @@
+"""`consensus`: which draws of a question mean the same, in a model's eyes."""
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
+from typing import Any, ClassVar, Self
+
+import polars as pl
+from pydantic import Field
+
+from stillroom.models.ledger import Ledger
+from stillroom.models.structured import TRIES, Form, Inquiry, ask, outcomes, schema_of
+from stillroom.rows import Schema, content_id
+from stillroom.steps.asking import (
+    bound,
+    conversation,
+    estimate,
+    estimate_at_most,
+    purchase,
+    role,
+    sampling,
+)
+from stillroom.steps.base import Calls, ModelSpec, Runtime, Shardwise, Tick
+from stillroom.steps.label.inquired import WHY, prompt
+from stillroom.steps.label.measure import Frames, Measure
+from stillroom.store.table import Table
+
+
+class Agreement(Form):
+    """What the model fills in: the numbers of the answers in the largest group, from 1."""
+
+    numbers: list[int]
+    reasoning: str
+
+
+class Consensus(Measure):
+    """The largest set of a question's draws that mean the same, as a model sees it.
+
+    The model reads the question and the ends of all visible answers, and names the largest group.
+    The columns: ``in_consensus`` and ``consensus_votes``, null where no reply could be read or the
+    reply names an answer that is not there. Where the model's temperature is left open, it is 1.0.
+
+    Source: OpenThoughts, majority consensus by GPT-4o-mini at temperature 1.0, which reads the last
+    1,000 characters of each response, or the whole solution of code. The wording is our own.
+
+    Attributes:
+        model: Role of the model in the recipe's ``models``.
+        tail: Characters of each answer that are shown, from its end; null for all.
+        tries: How often it is asked at most, when replies cannot be read.
+    """
+
+    ASKS: ClassVar[bool] = True
+    GROUPS: ClassVar[bool] = True
+
+    model: str | ModelSpec = "grader"
+    tail: int | None = Field(1_000, ge=1)
+    tries: int = Field(TRIES, ge=1, le=100)
+
+    @classmethod
+    def shorthand(cls, value: Any) -> Any:
+        """Take a bare word as the model's role."""
+        return {"model": value}
+
+    def bind(self, models: Mapping[str, ModelSpec]) -> Self:
+        """Replace the role by the model."""
+        return self.model_copy(update={"model": role(self.model, models, "model")})
+
+    def identity(self) -> dict[str, Any]:
+        """Let the wording of the prompt, and the form, enter the key."""
+        return {"wording": content_id(prompt("consensus"), schema_of(Agreement))}
+
+    def reads(self) -> Sequence[str]:
+        """Read the question and the visible answers."""
+        return ("question_id", "question", "answer")
+
+    def adds(self) -> Schema:
+        """Add whether a draw is in the largest group, and the size of that group."""
+        return {"in_consensus": pl.Boolean(), "consensus_votes": pl.Int32()}
+
+    def _inquiries(self, frame: pl.DataFrame) -> Iterator[Inquiry[Agreement]]:
+        spec = bound(self.model)
+        drawn = sampling(spec, temperature=1.0)
+        before, _, rest = prompt("consensus").partition("[[question]]")
+        between, _, after = rest.partition("[[answers]]")
+        grouped = frame.group_by("question_id", maintain_order=True)
+        for _, draws in grouped:
+            tails = [a if self.tail is None else a[-self.tail :] for a in draws["answer"]]
+            answers = "\n\n".join(f"Answer {n}:\n{text}" for n, text in enumerate(tails, 1))
+            text = f"{before}{draws['question'][0]}{between}{answers}{after}"
+            yield Inquiry(spec.name, conversation(spec, text), drawn, Agreement, tries=self.tries)
+
+    @contextlib.contextmanager
+    def prepare(self, frames: Frames, rt: Runtime, tally: Counter[str]) -> Iterator[Shardwise]:
+        """Ask once for each question, then read the replies shard by shard."""
+        ledger = rt.ledger()
+        rt.tick(Tick(of=sum(frame["question_id"].n_unique() for frame in frames())))
+        rounds = count()
+
+        def inquiries() -> Iterator[Inquiry[Agreement]]:
+            return (inquiry for frame in frames() for inquiry in self._inquiries(frame))
+
+        ask(
+            inquiries,
+            ledger,
+            lambda requests: purchase(requests, bound(self.model), rt, again=next(rounds) > 0),
+        )
+        yield lambda frame: self._read(frame, ledger, tally)
+
+    def _read(self, frame: pl.DataFrame, ledger: Ledger, tally: Counter[str]) -> pl.DataFrame:
+        found: dict[str, tuple[set[int], str]] = {}
+        groups = frame.group_by("question_id", maintain_order=True)
+        known = outcomes(self._inquiries(frame), ledger)
+        for ((question,), draws), outcome in zip(groups, known, strict=True):
+            numbers = set(outcome.value.numbers) if outcome.value else set()
+            if numbers and numbers <= set(range(1, draws.height + 1)):
+                found[str(question)] = (numbers, "")
+            else:
+                why = WHY.get(outcome.state, "the reply names no answer that is there")
+                found[str(question)] = (set(), why)
+        rows: list[tuple[bool | None, int | None]] = []
+        place: Counter[str] = Counter()
+        for question in frame["question_id"]:
+            place[question] += 1
+            numbers, why = found[question]
+            tally.update([why] if why else [])
+            rows.append((None, None) if why else (place[question] in numbers, len(numbers)))
+        columns = pl.DataFrame(rows, schema=dict(self.adds()), orient="row")
+        return pl.concat([frame.select("id"), columns], how="horizontal")
+
+    def calls(self, table: Table, rt: Runtime) -> Calls:
+        """Count the questions, and those that are not settled yet."""
+        wanted = missing = 0
+        for frame in table.frames("id", *self.reads()):
+            for outcome in outcomes(self._inquiries(frame), rt.ledger()):
+                wanted += 1
+                missing += outcome.next is not None
+        return estimate(bound(self.model), rt, wanted=wanted, missing=missing)
+
+    def calls_at_most(self, rows: int, rt: Runtime) -> Calls:
+        """Bound the questions by the rows, every one of them tried to the last."""
+        return estimate_at_most(bound(self.model), rt, rows * self.tries)
