@@ -21,7 +21,7 @@ TOKENS = pl.List(pl.UInt32)
 # Few words, so that runs are shared; words of 8, 9 and more bytes, other scripts, all cases.
 WORDS = ["a", "B", "the", "Straße", "x²", "ﬁ", "Ａ", "longword", "longwords", "longwords2", "1"]
 WORDS += ["_", "πr", "日本", "e\u0301", "antidisestablishment", "antidisestablishmenT", "٣", "½"]
-GAPS = [" ", ", ", "\n", "-", "\u00a0", "…", "", "\u0301 "]
+GAPS = [" ", ", ", "\n", "-", "\u00a0", "…", "", "\u0301 ", " \u0301", "´", " ½", "\u3000"]
 texts = st.lists(
     st.one_of(
         st.none(),

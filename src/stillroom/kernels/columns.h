@@ -52,6 +52,7 @@ typedef struct {
     size_t n, room;
     struct ArrowArray *chunks; /* keep the values alive */
     size_t n_chunks, room_chunks;
+    char *rebuilt; /* texts that a normal form was put into */
 } Column;
 
 enum { STRINGS, LISTS };
@@ -60,6 +61,7 @@ static void column_free(Column *column) {
     for (size_t i = 0; i < column->n_chunks; i++) column->chunks[i].release(&column->chunks[i]);
     free(column->chunks);
     free(column->values);
+    free(column->rebuilt);
     memset(column, 0, sizeof *column);
 }
 
@@ -196,24 +198,60 @@ static int read_capsule(PyObject *capsule, Column *column, int *type) {
     return 0;
 }
 
-/* Read texts, and put the normal form in the place of each that has bytes beyond ASCII. */
-static inline int read_texts(PyObject *capsule, PyObject *form_capsule, Column *raw, Column *forms,
-                             int *type) {
+static int is_beyond_ascii(const char *at, size_t length) {
+    uint8_t all = 0;
+    for (size_t i = 0; i < length; i++) all |= (uint8_t)at[i];
+    return all >> 7;
+}
+
+/* Put a normal form in the place of each piece, between spaces, that has bytes beyond ASCII.
+ *
+ * No step of the normal form looks across a space, so the form of a text is made of the forms of its
+ * pieces. Returns NULL, or what is wrong. */
+static const char *put_forms(Column *raw, const Column *forms) {
+    size_t size = 1, used = 0;
+    for (size_t i = 0; i < forms->n; i++) size += forms->values[i].length;
+    for (size_t i = 0; i < raw->n; i++)
+        if (is_beyond_ascii(raw->values[i].at, raw->values[i].length))
+            size += raw->values[i].length;
+    char *to = raw->rebuilt = malloc(size);
+    if (!to) return "no memory";
+    for (size_t i = 0; i < raw->n; i++) {
+        Value *value = &raw->values[i];
+        if (!is_beyond_ascii(value->at, value->length)) continue;
+        const char *from = value->at, *end = from + value->length;
+        value->at = to;
+        while (from < end) {
+            const char *stop = memchr(from, ' ', (size_t)(end - from));
+            Value piece = {from, (size_t)((stop ? stop : end) - from)};
+            from += piece.length;
+            if (is_beyond_ascii(piece.at, piece.length)) {
+                if (used == forms->n) return "longer than its normal forms";
+                piece = forms->values[used++];
+            }
+            if (piece.length) memcpy(to, piece.at, piece.length);
+            to += piece.length;
+            if (stop) *to++ = *from++;
+        }
+        value->length = (size_t)(to - (const char *)value->at);
+    }
+    return used == forms->n ? NULL : "shorter than its normal forms";
+}
+
+/* Read texts, with the normal forms of their pieces that are not plain ASCII. */
+__attribute__((unused)) static int read_texts(PyObject *capsule, PyObject *form_capsule, Column *raw,
+                                              Column *forms, int *type) {
     int form_type;
     if (!read_capsule(capsule, raw, type)) return 0;
     if (form_capsule == Py_None) return 1;
     if (!read_capsule(form_capsule, forms, &form_type)) return 0;
-    size_t used = 0;
-    for (size_t i = 0; i < raw->n && used <= forms->n; i++) {
-        const uint8_t *at = raw->values[i].at;
-        uint8_t beyond = 0;
-        for (size_t k = 0; k < raw->values[i].length; k++) beyond |= at[k];
-        if (!(beyond & 0x80)) continue;
-        if (used < forms->n) raw->values[i] = forms->values[used];
-        used++;
-    }
-    if (used == forms->n) return 1;
-    PyErr_SetString(PyExc_ValueError, "the normal forms are not those of the texts");
+    const char *wrong = "of numbers";
+    if (*type == STRINGS && form_type == STRINGS) wrong = put_forms(raw, forms);
+    if (!wrong) return 1;
+    if (!strcmp(wrong, "no memory"))
+        PyErr_NoMemory();
+    else
+        PyErr_Format(PyExc_ValueError, "the column is %s", wrong);
     return 0;
 }
 

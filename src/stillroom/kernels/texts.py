@@ -6,11 +6,15 @@ import polars as pl
 
 from stillroom.text.normal import normal_form_expr
 
+PIECE = r"[^ ]*[^\x00-\x7F][^ ]*"
+
 
 def columns(texts: pl.Series) -> tuple[Any, Any]:
-    """Return a column, and the normal forms of its strings that are not plain ASCII.
+    """Return a column, and the normal forms of what is not plain ASCII in its strings.
 
-    The kernels bring plain ASCII into normal form as they read it, so only other texts pay for it.
+    The kernels bring plain ASCII into normal form as they read it. A text is cut at its spaces,
+    which no step of the normal form looks across, and only pieces beyond ASCII are brought into
+    normal form here, each different one once.
 
     Returns:
         Two capsules of Arrow streams; the second is None for a column that is not of strings.
@@ -18,5 +22,8 @@ def columns(texts: pl.Series) -> tuple[Any, Any]:
     if texts.dtype != pl.String:
         return texts.__arrow_c_stream__(), None
     beyond = texts.filter(texts.str.len_bytes() != texts.str.len_chars())
-    forms = beyond.alias("text").to_frame().select(normal_form_expr("text"))["text"]
-    return texts.__arrow_c_stream__(), forms.__arrow_c_stream__()
+    pieces = beyond.alias("piece").str.extract_all(PIECE).explode(empty_as_null=False).to_frame()
+    different = pieces.unique(maintain_order=True)
+    forms = different.with_columns(different.select(normal_form_expr("piece").alias("form")))
+    found = pieces.join(forms, on="piece", how="left", maintain_order="left")["form"]
+    return texts.__arrow_c_stream__(), found.__arrow_c_stream__()
