@@ -7,6 +7,7 @@ import pytest
 
 from stillroom.models.structured import schema_of
 from stillroom.steps.base import ModelSpec
+from stillroom.steps.decontaminate.semantic import Sameness, _worded
 from stillroom.steps.label.askllm import AskLLM
 from stillroom.steps.label.difficulty import Difficulty
 
@@ -34,3 +35,10 @@ def test_prompt_names_every_field_of_its_form(name):
     measure = MEASURES[name]
     said = measure.messages({"question": ""})[-1].content
     assert all(f'"{field}"' in said for field in measure.FORM.model_fields)
+
+
+def test_prompt_of_the_decontamination_judge_is_the_recorded_one():
+    said = _worded("What is 2+2?", "What is 3+3?")
+    schema = json.dumps(json.loads(schema_of(Sameness)), indent=1)
+    wanted = (GOLDEN / "same_problem.md").read_text()
+    assert f"{said}\n\n## schema\n\n{schema}\n" == wanted
