@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import polars as pl
 import pytest
 from tests.kitchen import Kitchen, rows
 from tests.servers import TeacherServer, answer, in_turn, raw, refusal, rejecting
@@ -11,6 +12,8 @@ from tests.servers import TeacherServer, answer, in_turn, raw, refusal, rejectin
 from stillroom.errors import ModelError, RecipeError
 from stillroom.models.config import ModelsConfig, OpenAIEntry
 from stillroom.models.ledger import Ledger
+from stillroom.steps.base import ModelSpec
+from stillroom.steps.label.difficulty import Difficulty
 
 ROLES = "models: {grader: {name: some/grader}, prober: {name: some/grader}}"
 
@@ -188,3 +191,30 @@ def test_question_that_holds_the_mark_of_the_prompt_is_shown_as_it_is(tmp_path):
         said = server.bodies[0]["messages"][1]["content"]
         assert said.count("What is [[question]] for?") == 1
         assert said.count("[[question]]") == 1
+
+
+def test_run_that_was_stopped_goes_on_with_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr("stillroom.steps.source.source.SHARD", 5)
+    questions = [f"Question {i}?" for i in range(17)]
+
+    def dies(seen, request):
+        return (rating(2) if seen.number < 9 else refusal(401, "key expired"))(seen, request)
+
+    with serving(tmp_path, dies, questions) as (server, kitchen, label):
+        with pytest.raises(ModelError, match="key"):
+            label("{difficulty: grader}")
+        server.behave = rating(2)
+        answered = len(kitchen.ledger().get_many(keys(questions)))
+        assert 0 < answered <= 9
+        before = server.total
+        found = label("{difficulty: grader}")
+        assert [r["difficulty"] for r in found] == [2.0] * 17
+        assert server.total - before == 17 - answered
+        assert len(kitchen.built[-1].artifact.manifest.shards) == 4
+
+
+def keys(questions):
+    """The ledger's keys of the first try of each question."""
+    measure = Difficulty(model=ModelSpec(name="some/grader"), rubric="math")
+    frame = pl.DataFrame({"question": questions})
+    return [inquiry.requests()[0].key for inquiry in measure._inquiries(frame)]

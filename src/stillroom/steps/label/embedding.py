@@ -21,6 +21,9 @@ from stillroom.steps.label.measure import Frames, Measure
 from stillroom.steps.source.source import Source
 from stillroom.steps.vectors import embed, embedder_role
 
+PART = 2048
+"""Texts whose vectors are in memory together."""
+
 
 class Embedding(Measure):
     """How much nearer the text is to the positives than to the negatives, -2 to 2.
@@ -88,14 +91,16 @@ class Embedding(Measure):
         towards = array("d", map(sub, good, bad))
 
         def measure(frame: pl.DataFrame) -> pl.DataFrame:
-            texts = frame[self.of].fill_null("").to_list()
-            vectors = list(embed(texts, self.model, rt))
-            values: list[float | None] = list(scores(Matrix.of(vectors, len(towards)), towards))
-            for i, (text, vector) in enumerate(zip(texts, vectors, strict=True)):
-                if vector is None and text.strip():
-                    values[i] = None
-                    tally["the embedder refused the text"] += 1
-            rt.tick(Tick(rows=frame.height))
+            values: list[float | None] = []
+            for part in frame.iter_slices(PART):
+                texts = part[self.of].fill_null("").to_list()
+                vectors = list(embed(texts, self.model, rt))
+                near = scores(Matrix.of(vectors, len(towards)), towards)
+                for text, vector, value in zip(texts, vectors, near, strict=True):
+                    refused = vector is None and bool(text.strip())
+                    tally["the embedder refused the text"] += refused
+                    values.append(None if refused else value)
+                rt.tick(Tick(rows=part.height))
             data = {"id": frame["id"], self.column: values}
             return pl.DataFrame(data, schema_overrides=dict(self.adds()))
 
@@ -105,7 +110,7 @@ class Embedding(Measure):
         """Average the vectors of all examples."""
         sums, n = array("d"), 0
         found = embed(examples.texts(getattr(self, which), rt), self.model, rt)
-        while part := list(islice(found, 2048)):
+        while part := list(islice(found, PART)):
             vectors = [vector for vector in part if vector is not None]
             if vectors:
                 here = Matrix.of(vectors).sum()

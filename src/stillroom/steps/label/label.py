@@ -184,6 +184,7 @@ class Label(Step):
             f"{n:,} of {table.height:,} rows have no value in {next(iter(self.measure.adds()))}: "
             f"{reason}."
             for reason, n in sorted(tally.items())
+            if n
         ]
         return unknown + self.measure.notes(table)
 

@@ -118,7 +118,6 @@ class SolveRate(Measure):
                 who = own[0].verifier if own else self.by
                 how = f"{spec.name}, {self.draws} draws, temperature {heat}, {who}"
                 rows.append((correct / decided if decided else None, correct, decided, how))
-        tally += Counter()  # keys that count nothing go
         made = pl.DataFrame(rows, schema=dict(self.adds()), orient="row")
         return made.select(frame["id"], pl.all())
 
