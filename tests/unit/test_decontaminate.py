@@ -6,11 +6,15 @@ import json
 import polars as pl
 import pytest
 from huggingface_hub import constants
+from tests.fakes import FakeModel, FakeModels
 from tests.hub_server import HubServer
 from tests.kitchen import Kitchen, drops, rows
 
 from stillroom.benchmarks import registry
 from stillroom.errors import RecipeError, SourceError
+from stillroom.models.chat import Completion
+from stillroom.models.embeddings import NgramEmbedder
+from stillroom.models.ledger import Ledger
 from stillroom.recipe.load import read_recipe
 from stillroom.steps.decontaminate.decontaminate import Decontaminate
 from stillroom.steps.source import fetch
@@ -226,3 +230,83 @@ def test_unpinned_benchmark_reads_the_newest_commit_and_says_so(kitchen, tmp_pat
         fetch.newest_commit.cache_clear()
         assert kitchen.chain(chain).height == 1
         fetch.newest_commit.cache_clear()
+
+
+class TestJudged:
+    """The same problem in other words: near by spelling here, and judged by a fake."""
+
+    RECIPE = """\
+name: test
+models: {{judge: {{name: some/judge}}}}
+domains:
+  math:
+    - source: {folder}/asked.jsonl
+    - decontaminate:
+        against: bench
+        {more}judged: {{embedder: stillroom/ngrams-1, floor: 0.3, k: 1{fields}}}
+"""
+
+    @pytest.fixture
+    def judge(self, kitchen, tmp_path):
+        def reply(request):
+            first = request.messages[-1].content.split("Second problem:")[0]
+            if "mumble" in first:
+                return Completion(None, "Who can say?", "stop", 1, 1)
+            form = {"same": "noon" in first or "midday" in first, "reason": "r"}
+            return Completion(None, json.dumps(form), "stop", 1, 1)
+
+        class Models(FakeModels):
+            def embedder(self, name):
+                return NgramEmbedder()
+
+        model = FakeModel(reply)
+        kitchen.models = Models(model)
+        with Ledger(tmp_path / "ledger") as ledger:
+            kitchen.ledger = lambda: ledger
+            yield model
+
+    def ask(self, kitchen, tmp_path, *questions, more="", fields=""):
+        for name, texts in (("bench", BENCH), ("asked", questions)):
+            lines = [json.dumps({"question": text}) + "\n" for text in texts]
+            (tmp_path / f"{name}.jsonl").write_text("".join(lines))
+        kitchen.sources = {"bench": f"{tmp_path}/bench.jsonl"}
+        text = self.RECIPE.format(folder=tmp_path, more=more, fields=fields)
+        return [row["question"] for row in rows(kitchen.run(text)["math"], "question")]
+
+    REWORDED = "At midday a train sets off at 60 km/h; where is it, how far, at three?"
+    OTHER = "A train goes 60 km/h; how long is it if it passes me in three seconds?"
+    MUMBLE = "mumble: A train leaves and goes 60 km/h; how far is it at three?"
+
+    def test_same_problem_goes_other_and_undecided_ones_stay(self, kitchen, tmp_path, judge):
+        asked = (self.REWORDED, self.OTHER, self.MUMBLE, "Prove it.")
+        assert self.ask(kitchen, tmp_path, *asked) == [self.OTHER, self.MUMBLE, "Prove it."]
+        drop = only_drop(kitchen)
+        assert drop["reason"] == "contaminated by judge"
+        assert 0.3 < drop["score"] < 1
+        assert drop["witness"] == f"bench:0 “{TRAIN}”"
+        notes = kitchen.built[-1].artifact.manifest.notes
+        assert notes == ["1 near pairs are undecided; their questions stay."]
+
+    def test_what_another_method_found_is_not_paid_for(self, kitchen, tmp_path, judge):
+        assert self.ask(kitchen, tmp_path, TRAIN, self.REWORDED, more="indel: 90\n        ") == []
+        assert judge.asked.total() == 1
+        reasons = sorted(drops(kitchen.built[-1])["reason"])
+        assert reasons == ["contaminated by indel", "contaminated by judge"]
+
+    def test_wording_and_judge_enter_the_key_and_a_rerun_buys_nothing(
+        self, kitchen, tmp_path, judge
+    ):
+        self.ask(kitchen, tmp_path, self.REWORDED)
+        before = judge.asked.total()
+        recipe = read_recipe(self.RECIPE.format(folder=tmp_path, more="", fields=""))
+        (_, step) = recipe.bound()["math"]
+        assert step.identity()["judged"]["judge"]["name"] == "some/judge"
+        assert len(step.identity()["judged"]["wording"]) == 32
+        kitchen.root = kitchen.root.with_name("fresh")
+        self.ask(kitchen, tmp_path, self.REWORDED)
+        assert judge.asked.total() == before
+
+    def test_missing_role_is_named(self, tmp_path):
+        text = self.RECIPE.format(folder=tmp_path, more="", fields=", judge: nobody")
+        with pytest.raises(RecipeError, match=r"judged\.judge.*nobody"):
+            read_recipe(text)

@@ -291,13 +291,7 @@ class RowStep(Step):
     """A step that is a pure function of one shard; resume by shard comes free.
 
     It writes either `shard`, or `prepare` where all shards share something costly.
-
-    Class attributes:
-        SLICE: Rows that are computed at once, where a whole shard would take long or much memory.
-            Only for steps whose rows do not look at each other.
     """
-
-    SLICE: ClassVar[int | None] = None
 
     def shard(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Compute the delta of one shard.
@@ -326,11 +320,8 @@ class RowStep(Step):
         with self.prepare(rt) as compute:
             for index in todo:
                 frame = table.frame(index, *columns)
-                deltas = []
-                for part in list(frame.iter_slices(self.SLICE or max(1, frame.height))) or [frame]:
-                    deltas.append(compute(part))
-                    rt.tick(Tick(rows=part.height))
-                out.write(index, pl.concat(deltas), rows_in=frame.height)
+                out.write(index, compute(frame), rows_in=frame.height)
+                rt.tick(Tick(rows=frame.height))
         return []
 
 

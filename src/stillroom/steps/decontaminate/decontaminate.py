@@ -1,30 +1,69 @@
 """`decontaminate`: drop questions that a benchmark asks."""
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import polars as pl
-from pydantic import Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stillroom.benchmarks.registry import benchmarks, expand
+from stillroom.models.structured import schema_of
 from stillroom.rows import Kind, Shape, content_id, dropped
-from stillroom.steps.base import Out, RowStep, Runtime, Shardwise
+from stillroom.steps.asking import bound, estimate_at_most, role
+from stillroom.steps.base import Calls, ModelSpec, Out, Runtime, Step, Tick
 from stillroom.steps.decontaminate.items import check_there, read_items
-from stillroom.steps.decontaminate.search import Form, Grams, Search, describe
+from stillroom.steps.decontaminate.search import Form, Grams, Judge, Search, describe
+from stillroom.steps.decontaminate.semantic import PROMPT, Sameness, Semantic
 from stillroom.steps.source.files import sha256_of
 from stillroom.steps.source.source import Source
+from stillroom.steps.vectors import embedder_role
 from stillroom.store.artifact import Delta
 from stillroom.store.table import Table
 
 
-class Decontaminate(RowStep):
+class Judged(BaseModel):
+    """The same problem in other words: the nearest items by an embedder, then a judge.
+
+    Only pairs that the other methods did not find are judged. A pair about which no reply could be
+    read is undecided: the question stays, and the notes count it.
+
+    Source: OpenMathReasoning (arXiv 2504.16891), which judges the nearest items.
+
+    Attributes:
+        embedder: Role of the embedder in the recipe's ``models``, or ``stillroom/ngrams-1``, which
+            comes with the package and compares spelling, not meaning.
+        judge: Role of the judge.
+        k: Items that are judged for each question, at most.
+        floor: Cosine that a pair must exceed to be judged, 0 to 1; what it means depends on the
+            embedder.
+        both_ways: Ask in both orders; a pair is the same if either reply says so.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    embedder: str | ModelSpec = "embedder"
+    judge: str | ModelSpec = "judge"
+    k: int = Field(5, ge=1, le=100)
+    floor: float = Field(0.5, ge=0, le=1)
+    both_ways: bool = False
+
+    @property
+    def calls(self) -> int:
+        """Replies for one question, at most."""
+        return self.k * (1 + self.both_ways)
+
+    def semantic(self) -> Semantic:
+        """Return what judges, once models stand in place of roles."""
+        return Semantic(bound(self.embedder), bound(self.judge), self.k, self.floor, self.both_ways)
+
+
+class Decontaminate(Step):
     """Drop questions that a benchmark asks.
 
     A question is dropped if any of the methods finds it. The drop names the methods, benchmark and
-    item, and quotes what is shared: the run of words, or, for ``indel``, the item. Its score is
-    the similarity in percent, or else the length of the run.
+    item, and quotes what is shared: the run of words, or else the item. Its score is that of the
+    first method: the similarity in percent, the length of the run, or the cosine.
 
     With no method given, a shared run of 13 words decides, as in Brown et al. 2020, appendix C.
     The rule of OpenThoughts (arXiv 2506.04178) is ``{indel: 75, ngram: {n: 13, tokenizer:
@@ -38,6 +77,7 @@ class Decontaminate(RowStep):
             for a source.
         indel: Least similarity of question and item in percent, 50 to 100.
         ngram: Words in a run that both share, or what else the run is of.
+        judged: How the same problem in other words is found.
         text: Whether ``indel`` and token n-grams compare normal forms, or ``raw`` texts.
     """
 
@@ -45,12 +85,13 @@ class Decontaminate(RowStep):
     VERSION: ClassVar[int] = 2
     DELTA: ClassVar[Delta] = "drops"
     TAKES: ClassVar[Kind | None] = "questions"
-    METHODS: ClassVar[tuple[str, ...]] = ("indel", "ngram")
-    SLICE: ClassVar[int | None] = 10_000
+    METHODS: ClassVar[tuple[str, ...]] = ("indel", "ngram", "judged")
+    SLICE: ClassVar[int] = 10_000
 
     against: Mapping[str, Source] = Field(min_length=1)
     indel: float | None = Field(None, ge=50, le=100)
     ngram: Grams | None = None
+    judged: Judged | None = None
     text: Form = "normal"
 
     @model_validator(mode="before")
@@ -58,8 +99,8 @@ class Decontaminate(RowStep):
     def _by_name(cls, value: Any) -> Any:
         if not isinstance(value, Mapping):
             return value
-        methods = {name: value.get(name) for name in cls.METHODS}
-        default = {"ngram": 13} if not any(m is not None for m in methods.values()) else {}
+        given = any(value.get(name) is not None for name in cls.METHODS)
+        default = {} if given else {"ngram": 13}
         return {**value, **default, "against": locate(value.get("against"))}
 
     @classmethod
@@ -73,7 +114,19 @@ class Decontaminate(RowStep):
         fields["against"] = {b.name: b.identity() for b in self.benchmarks}
         if self.text == "normal":
             del fields["text"]
+        if self.judged:
+            fields["judged"]["wording"] = content_id(PROMPT, schema_of(Sameness))
         return fields
+
+    def bind(self, models: Mapping[str, ModelSpec]) -> Self:
+        """Replace the roles of the judge and its embedder."""
+        if self.judged is None:
+            return self
+        who = {
+            "embedder": embedder_role(self.judged.embedder, models, "judged.embedder"),
+            "judge": role(self.judged.judge, models, "judged.judge"),
+        }
+        return self.model_copy(update={"judged": self.judged.model_copy(update=who)})
 
     @property
     def benchmarks(self) -> Sequence[Source]:
@@ -100,23 +153,52 @@ class Decontaminate(RowStep):
             parts += [sha256_of(path)] if path else []
         return content_id(*parts)
 
-    @contextlib.contextmanager
-    def prepare(self, rt: Runtime) -> Iterator[Shardwise]:
-        """Read and index the benchmarks once."""
-        search = Search(
+    def calls(self, inputs: Sequence[Table], rt: Runtime) -> Calls | None:
+        """Bound what the judge will be asked: which pairs are near is not known before."""
+        return self.calls_at_most(inputs[0].height, rt)
+
+    def calls_at_most(self, rows: int, rt: Runtime) -> Calls | None:
+        """Bound what the judge will be asked."""
+        if self.judged is None:
+            return None
+        return estimate_at_most(bound(self.judged.judge), rt, rows * self.judged.calls)
+
+    def run(self, inputs: Sequence[Table], out: Out, rt: Runtime) -> list[str]:
+        """Search shard after shard, and say what a reader should know.
+
+        Notes tell the revisions that were read where none is pinned, and the undecided pairs.
+        """
+        (table,) = inputs
+        # What the judge said is kept, so finished shards cost nothing when they are read again for
+        # the count of undecided pairs.
+        todo = [i for i in range(len(table.shards)) if self.judged or not out.has(i)]
+        undecided = 0
+        if todo:
+            search = self._search(rt)
+            for index in todo:
+                frame = table.frame(index, "id", "question")
+                found = [dropped([], [])]
+                for part in frame.iter_slices(self.SLICE):
+                    found.append(_drops(part, search))
+                    rt.tick(Tick(rows=part.height))
+                if not out.has(index):
+                    out.write(index, pl.concat(found), rows_in=frame.height)
+            undecided = search.judge.undecided if search.judge else 0
+        notes = [note for benchmark in self.benchmarks for note in benchmark.notes(rt)]
+        if undecided:
+            notes.append(f"{undecided:,} near pairs are undecided; their questions stay.")
+        return notes
+
+    def _search(self, rt: Runtime) -> Search:
+        return Search(
             read_items(self.benchmarks, rt),
             self.indel,
             self.ngram,
             self.text,
             self.ngram.tokenizer_file(rt.sources) if self.ngram else None,
             rt.workers,
+            Judge(self.judged.semantic(), rt) if self.judged else None,
         )
-        yield lambda frame: _drops(frame, search)
-
-    def run(self, inputs: Sequence[Table], out: Out, rt: Runtime) -> list[str]:
-        """Search shard after shard, and say which revisions were read where none is pinned."""
-        super().run(inputs, out, rt)
-        return [note for benchmark in self.benchmarks for note in benchmark.notes(rt)]
 
 
 def locate(against: Any) -> Any:

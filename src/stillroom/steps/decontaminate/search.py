@@ -1,7 +1,7 @@
 """Finding benchmark items in questions: by similarity of the whole, and by shared runs of words."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,9 @@ from stillroom.kernels.indel import join
 from stillroom.kernels.ngrams import Ngrams
 from stillroom.kernels.ngrams import quote as quote_words
 from stillroom.rows import Schema
+from stillroom.steps.base import Runtime
 from stillroom.steps.decontaminate.items import Items
+from stillroom.steps.decontaminate.semantic import Semantic
 from stillroom.steps.source.fetch import COMMIT, fetch_tokenizer
 from stillroom.text.normal import normal_form_expr
 
@@ -97,6 +99,21 @@ class Grams(BaseModel):
         return path
 
 
+@dataclass
+class Judge:
+    """Asks about pairs that are near in meaning.
+
+    Attributes:
+        semantic: How texts are compared with items.
+        rt: Where the models are.
+        undecided: Pairs so far about which no reply could be read.
+    """
+
+    semantic: Semantic
+    rt: Runtime
+    undecided: int = 0
+
+
 @dataclass(frozen=True)
 class Search:
     """Looks for benchmark items in questions.
@@ -109,6 +126,7 @@ class Search:
             always those of the normal form.
         tokenizer_file: Of ``ngram``, if it is of tokens.
         workers: Threads; what is found does not depend on them.
+        judge: Who is asked about what the others did not find, or None.
     """
 
     items: Items
@@ -117,6 +135,7 @@ class Search:
     text: Form = "normal"
     tokenizer_file: Path | None = None
     workers: int = 1
+    judge: Judge | None = None
 
     def find(
         self, questions: pl.Series, tick: Callable[[int], None] = lambda done: None
@@ -138,6 +157,9 @@ class Search:
             found.append(self._by_ngram(questions, self.ngram))
             if self.indel is None:
                 tick(len(questions))
+        if self.judge is not None:
+            known = {hit[0] for hits in found for hit in hits}
+            found.append(self._by_judge(questions, self.judge, known))
         frames = [pl.DataFrame(rows, schema=dict(FOUND), orient="row") for rows in found]
         return pl.concat(frames).sort("row", maintain_order=True)
 
@@ -164,6 +186,19 @@ class Search:
                 shared = self._tokenizer.decode(units[row][start : start + length].to_list())
             found.append((row, "ngram", item, float(length), quotation(shared)))
         return found
+
+    def _by_judge(
+        self, questions: pl.Series, judge: Judge, known: Collection[int]
+    ) -> list[tuple[int, str, int, float, str]]:
+        rows = [row for row in range(len(questions)) if row not in known]
+        items = pl.Series(self.items.texts, dtype=pl.String)
+        pairs = judge.semantic.judged(questions.gather(rows), items, judge.rt)
+        judge.undecided += int(pairs["same"].null_count())
+        same = pairs.filter(pl.col("same")).unique("text", keep="first", maintain_order=True)
+        return [
+            (rows[text], "judge", item, score, quotation(self.items.texts[item]))
+            for text, item, score in same.select("text", "item", "score").iter_rows()
+        ]
 
     def _form(self, texts: pl.Series) -> pl.Series:
         if self.text == "raw":
