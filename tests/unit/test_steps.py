@@ -11,6 +11,8 @@ from tests.kitchen import Kitchen, drops, rows
 from stillroom.errors import RecipeError, SourceError
 from stillroom.models.chat import Completion, Failure
 from stillroom.models.ledger import Ledger
+from stillroom.steps.keep.take import Take
+from stillroom.steps.mix.mix import Mix
 
 
 @pytest.fixture
@@ -286,6 +288,14 @@ class TestTake:
     def test_draw_that_cannot_be_is_refused(self, kitchen, tmp_path, fields, message):
         with pytest.raises(RecipeError, match=message):
             kitchen.chain(f"- {self.groups(tmp_path)}\n- take: {{{fields}}}")
+
+    def test_fields_that_are_not_used_do_not_change_the_key(self):
+        assert Take(n=2).identity() == {"n": 2, "seed": 42, "per": None}
+        assert Take(n=2, rank="x").identity() == {
+            "n": 2, "seed": 42, "per": None, "rank": "x", "half": 1.0,
+        }  # fmt: skip
+        assert Mix(branches={"a": ()}).identity() == {"seed": 42}
+        assert Mix(branches={"a": (), "b": ()}, top=1).identity() == {"seed": 42}
 
     def test_keep_takes_a_part_of_each_kind(self, kitchen, tmp_path):
         source = self.groups(tmp_path)
