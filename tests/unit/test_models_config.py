@@ -90,7 +90,7 @@ def test_load_named_file_that_is_absent_says_so(monkeypatch: pytest.MonkeyPatch)
         ('[models.x]\nbase_url = "http://a.b"', "models.x.engine is missing"),
         (
             entry(engine='"opnai"'),
-            'models."a/b".engine is opnai; expected openai, local or replay.',
+            'models."a/b".engine is opnai; expected one of openai, local,',
         ),
         (entry(engine='"opnai"'), "Did you mean openai?"),
         (entry(concurency="3"), 'models."a/b" has a key concurency, which means nothing'),

@@ -54,6 +54,29 @@ class Price(BaseModel):
         return (prompt_tokens * self.prompt + completion_tokens * self.completion) / 1e6
 
 
+def _checked(url: str) -> str:
+    parts = urlsplit(url)
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        # Not shown: what is there may be a secret.
+        raise ValueError(
+            "hidden: it holds more than an address; "
+            "an address without user, password, query or fragment"
+        )
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("an address such as http://127.0.0.1:8000/v1")
+    return url.rstrip("/")
+
+
+def _checked_env(name: str | None) -> str | None:
+    if name is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", name):
+        raise ValueError(
+            "hidden: it is not such a name; "
+            "the name of an environment variable in capitals, such as OPENAI_API_KEY, "
+            "not the key itself"
+        )
+    return name
+
+
 class OpenAIEntry(BaseModel):
     """A model behind one or more OpenAI-compatible servers.
 
@@ -95,28 +118,12 @@ class OpenAIEntry(BaseModel):
     @field_validator("base_url")
     @classmethod
     def _check_urls(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
-        for url in urls:
-            parts = urlsplit(url)
-            if "@" in parts.netloc or parts.query or parts.fragment:
-                # Not shown: what is there may be a secret.
-                raise ValueError(
-                    "hidden: it holds more than an address; "
-                    "an address without user, password, query or fragment"
-                )
-            if parts.scheme not in ("http", "https") or not parts.hostname:
-                raise ValueError("an address such as http://127.0.0.1:8000/v1")
-        return tuple(url.rstrip("/") for url in urls)
+        return tuple(_checked(url) for url in urls)
 
     @field_validator("api_key_env")
     @classmethod
     def _check_env(cls, name: str | None) -> str | None:
-        if name is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", name):
-            raise ValueError(
-                "hidden: it is not such a name; "
-                "the name of an environment variable in capitals, such as OPENAI_API_KEY, "
-                "not the key itself"
-            )
-        return name
+        return _checked_env(name)
 
 
 class LocalEntry(BaseModel):
@@ -147,9 +154,46 @@ class ReplayEntry(BaseModel):
     engine: Literal["replay"]
 
 
-AnyEntry = OpenAIEntry | LocalEntry | ReplayEntry
+class BatchEntry(BaseModel):
+    """A model behind a provider's batch API: half the price, and an answer within a day.
+
+    Attributes:
+        engine: ``openai-batch`` or ``anthropic-batch``.
+        base_url: Address up to and with ``/v1``.
+        served_name: What the provider calls the model, if not by its frozen name.
+        api_key_env: Environment variable that holds the key.
+        size: Requests per batch, at most.
+        poll_s: Seconds between looks at a batch.
+        price: What tokens cost in batches; half the listed price when left out.
+    """
+
+    model_config = _STRICT
+
+    engine: Literal["openai-batch", "anthropic-batch"]
+    base_url: str
+    served_name: str | None = Field(default=None, min_length=1)
+    api_key_env: str | None = None
+    size: int = Field(default=10_000, ge=1, le=50_000)
+    poll_s: float = Field(default=30.0, gt=0, allow_inf_nan=False)
+    price: Price | None = None
+
+    @field_validator("base_url")
+    @classmethod
+    def _check_url(cls, url: str) -> str:
+        return _checked(url)
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _check_env(cls, name: str | None) -> str | None:
+        return _checked_env(name)
+
+
+AnyEntry = OpenAIEntry | LocalEntry | ReplayEntry | BatchEntry
 Entry = Annotated[AnyEntry, Field(discriminator="engine")]
-ENGINES = ("openai", "local", "replay")
+ENGINES: Mapping[str, type[BaseModel]] = {
+    "openai": OpenAIEntry, "local": LocalEntry, "openai-batch": BatchEntry,
+    "anthropic-batch": BatchEntry, "replay": ReplayEntry,
+}  # fmt: skip
 
 
 class _File(BaseModel):
@@ -218,6 +262,8 @@ class ModelsConfig:
             return _open_local(self._directory(name, entry), name=name, threads=entry.threads)
         if isinstance(entry, ReplayEntry):
             return NeverBuys(name)
+        if isinstance(entry, BatchEntry):
+            return _batches(name, entry)
         return _server(name, entry)
 
     def embedder(self, name: str) -> "Embedder":
@@ -255,6 +301,8 @@ class ModelsConfig:
         if isinstance(entry, OpenAIEntry):
             served = f" as {entry.served_name}" if entry.served_name else ""
             return f"openai at {', '.join(entry.base_url)}{served}"
+        if isinstance(entry, BatchEntry):
+            return f"{entry.engine} at {entry.base_url}"
         if isinstance(entry, ReplayEntry):
             return "replay: only the ledger answers"
         where = "embedded" if name not in self._entries else str(self._directory(name, entry))
@@ -274,6 +322,11 @@ class ModelsConfig:
             return Price(prompt=0.0, completion=0.0)
         if isinstance(entry, ReplayEntry):
             return None
+        if isinstance(entry, BatchEntry):
+            listed = entry.price or _listed_price(entry.served_name or name, (entry.base_url,))
+            if entry.price or listed is None:
+                return listed
+            return Price(prompt=listed.prompt / 2, completion=listed.completion / 2)
         if entry.price is None and entry.usd_per_h is not None and entry.tokens_per_s:
             # Prompts are read while others are answered, so their cost is in that speed.
             each = entry.usd_per_h / 3600 / entry.tokens_per_s
@@ -297,7 +350,9 @@ class ModelsConfig:
                 self._directory(name, entry)
                 _local_engine()
                 return Check(True, f"{name}: {self.describe(name)}")
-            if isinstance(entry, ReplayEntry):
+            if isinstance(entry, BatchEntry):
+                _key_of(name, entry)
+            if isinstance(entry, ReplayEntry | BatchEntry):
                 return Check(True, f"{name}: {self.describe(name)}")
             served = entry.served_name or name
             for url, models in _server(name, entry).served_models().items():
@@ -398,7 +453,7 @@ def _say(item: Any) -> str:
     if kind == "union_tag_invalid":
         tag = str(value.get("engine"))
         return (
-            f"{key}.engine is {tag}; expected {', '.join(ENGINES[:-1])} or {ENGINES[-1]}. "
+            f"{key}.engine is {tag}; expected one of {', '.join(ENGINES)}. "
             f"Correct it.{_nearest(tag, ENGINES)}"
         )
     if kind == "value_error":
@@ -418,8 +473,7 @@ def _fields(place: list[str], loc: tuple[Any, ...]) -> list[str]:
         return list(_File.model_fields)
     if place[-1] == "price":
         return list(Price.model_fields)
-    entries: tuple[type[BaseModel], ...] = (OpenAIEntry, LocalEntry, ReplayEntry)
-    return list(dict(zip(ENGINES, entries, strict=True))[loc[2]].model_fields)
+    return list(ENGINES[loc[2]].model_fields)
 
 
 def _dotted(parts: list[str]) -> str:
@@ -457,6 +511,36 @@ def _server(name: str, entry: OpenAIEntry) -> "OpenAIModel":
         timeout_s=entry.timeout_s,
         starts_in_thinking=entry.starts_in_thinking,
     )
+
+
+def _batches(name: str, entry: BatchEntry) -> ChatModel:
+    from stillroom.models.batch.http import Http
+    from stillroom.models.batch.model import BatchModel
+    from stillroom.models.batch.protocols import AnthropicBatches, OpenAIBatches
+
+    key, served = _key_of(name, entry), entry.served_name or name
+    state = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser()
+    settings: dict[str, Any] = {"size": entry.size, "poll_s": entry.poll_s}
+    folder = state / "stillroom" / "batches"
+    if entry.engine == "openai-batch":
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        http = Http(name, entry.base_url, headers)
+        return BatchModel(name, OpenAIBatches(http, served), folder, **settings)
+    headers = {"anthropic-version": "2023-06-01", **({"x-api-key": key} if key else {})}
+    protocol = AnthropicBatches(Http(name, entry.base_url, headers), served)
+    return BatchModel(name, protocol, folder, needs_limit=True, **settings)
+
+
+def _key_of(name: str, entry: BatchEntry) -> str | None:
+    if entry.api_key_env is None:
+        return None
+    key = os.environ.get(entry.api_key_env, "").strip()
+    if not key:
+        raise ModelError(
+            f"{name}: environment variable {entry.api_key_env} is not set; expected the API key "
+            f"for {entry.base_url}. Export it, or remove api_key_env if the server needs none."
+        )
+    return key
 
 
 def _embedded_directory(name: str) -> Path:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 
 from stillroom.errors import PilotDone
+from stillroom.models.batch.model import BatchModel
 from stillroom.models.buy import Bought, buy
 from stillroom.models.chat import ChatModel, Failure, Message, Reply, Request, Sampling
 from stillroom.models.ledger import Ledger
@@ -96,7 +97,10 @@ def purchase(
 
     def opened() -> ChatModel:
         rt.purse.check(spec.name, priced=price(spec.name) is not None)
-        return rt.purse.open(rt.models.open(spec.name))
+        model = rt.models.open(spec.name)
+        if isinstance(model, BatchModel):
+            model.folder = rt.ledger().path / "batches"  # they travel with what they will fill
+        return rt.purse.open(model)
 
     if rt.pilot is not None:
         requests = _pilot(requests, rt.pilot, rt.ledger())
