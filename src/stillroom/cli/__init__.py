@@ -19,7 +19,7 @@ VERBS = {
     "why": ("stillroom.cli.look", "Tell the whole story of a row."),
     "contamination": ("stillroom.cli.contamination", "Report which benchmarks a dataset asks."),
     "publish": ("stillroom.cli.publish", "Push a dataset folder to the Hugging Face hub."),
-    "serve": ("stillroom.cli.serve", "Serve a local model as an OpenAI-compatible server."),
+    "serve": ("stillroom.cli.serve", "Serve a model as an OpenAI-compatible server."),
     "ledger": ("stillroom.cli.ledger", "Look after the answers that were paid for."),
     "gc": ("stillroom.cli.upkeep", "Free what no recipe refers to."),
     "doctor": ("stillroom.cli.upkeep", "Check the machine, the models and the store."),

@@ -57,7 +57,7 @@ def open_runtime(
                 stack.callback(opened[0].close)
             return opened[0]
 
-        stack.enter_context(_stop_on_terminate())
+        stack.enter_context(stop_on_terminate())
         yield store, Runtime(load_config(models_path), ledger, overrides, workers)
 
 
@@ -77,7 +77,7 @@ def _source_names(recipe: Recipe) -> list[str]:
 
 
 @contextlib.contextmanager
-def _stop_on_terminate() -> Iterator[None]:
+def stop_on_terminate() -> Iterator[None]:
     """Let SIGTERM stop a run as Ctrl-C does."""
 
     def stop(number: int, frame: FrameType | None) -> None:
