@@ -16,11 +16,14 @@ class Task:
         reference: The known answer; None or blank when there is none.
         choices: The texts of the options, in the order of their letters; empty when the question
             is no multiple choice or only the letter counts.
+        tests: For programs, how to find out whether they are right: JSON, as described in
+            `stillroom.verifiers.code_tests`; None when there are none.
     """
 
     answer: str
     reference: str | None
     choices: tuple[str, ...] = ()
+    tests: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,8 @@ class Verdict:
             comparison was cut off; `detail` begins with "timeout", "memory" or "crashed".
         extracted: The final answer that was found; None when there is none.
         rule: The rule that found it.
-        detail: Why the answer is undecided, in words; None when it is decided.
+        detail: Why the answer is undecided, in words; None when it is decided. Of programs, the
+            result of every test as well.
         verifier: Name and version of the verifier, and of the engine beneath it.
     """
 

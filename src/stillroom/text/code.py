@@ -1,0 +1,66 @@
+"""Find the program in what a reader sees: the last fenced block of the right language.
+
+Rules, in the order in which they are tried; the name of the rule that fired is kept:
+
+=============  ====================================================================
+fenced         the last closed block whose language is the right one
+unnamed        the last closed block without a language
+unclosed       a last block of the right language, or of none, that the text ends in
+=============  ====================================================================
+
+A block of another language is never taken. A fence inside a longer fence does not close it.
+"""
+
+import re
+from typing import Literal, NamedTuple
+
+Language = Literal["python", "cpp", "javascript", "verilog"]
+CodeRule = Literal["fenced", "unnamed", "unclosed"]
+
+NAMES: dict[Language, frozenset[str]] = {
+    "python": frozenset({"python", "python3", "py", "py3"}),
+    "cpp": frozenset({"cpp", "c++", "cc", "cxx", "c"}),
+    "javascript": frozenset({"javascript", "js", "node", "nodejs"}),
+    "verilog": frozenset({"verilog", "systemverilog", "sv", "v"}),
+}
+"""What models write behind the fence."""
+
+
+class Code(NamedTuple):
+    """A program, and the rule that found it."""
+
+    text: str
+    rule: CodeRule
+
+
+_FENCE = re.compile(r"^[ \t]{0,12}(`{3,}|~{3,})[ \t]*([^\s`]*)[^`\n]*$", re.MULTILINE)
+
+
+def extract_code(answer: str, language: Language) -> Code | None:
+    r"""Find the program of a visible answer; None when no rule fires.
+
+    >>> extract_code("So:\n```python\nprint(1)\n```\nDone.", "python")
+    Code(text='print(1)\n', rule='fenced')
+    """
+    found: dict[CodeRule, str] = {}
+    opened: tuple[str, str, int] | None = None  # fence, language, where the text begins
+    for fence in _FENCE.finditer(answer):
+        mark, name = fence[1], fence[2].lower().strip("{}.")
+        if opened is None:
+            opened = (mark, name, fence.end() + 1)
+        elif mark.startswith(opened[0]) and not name:
+            text = answer[opened[2] : fence.start()]
+            if text.strip() and opened[1] in NAMES[language]:
+                found["fenced"] = text
+            elif text.strip() and not opened[1]:
+                found["unnamed"] = text
+            opened = None
+    if opened is not None and opened[1] in {*NAMES[language], ""}:
+        text = answer[opened[2] :]
+        if text.strip():
+            found["unclosed"] = text
+    rules: tuple[CodeRule, ...] = ("fenced", "unnamed", "unclosed")
+    for rule in rules:
+        if rule in found:
+            return Code(found[rule], rule)
+    return None

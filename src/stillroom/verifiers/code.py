@@ -1,0 +1,338 @@
+"""Verify programs by running their tests in a sandbox.
+
+The program is the last fenced block of the right language in the visible answer. All tests of one
+program run in one sandbox, each in a process of its own. CPU time decides what is too slow; the
+clock is only a net, and a program that it catches is tried once more and then undecided.
+
+==============  ===========  ====================================================================
+letter          verdict      meaning
+==============  ===========  ====================================================================
+P passed                     the test passed
+F failed        incorrect    an assert failed, or the output or the value is another
+R raised        incorrect    the program raised
+X exited        incorrect    the program left before the test was over
+T cpu           incorrect    more CPU time than the limit
+M memory        incorrect    more memory than the limit
+C crashed       incorrect    ended by a signal
+B build         incorrect    the program does not compile
+? missing       error        a module or tool is not in the sandbox
+U unsupported   error        the test asks for what the driver does not offer
+W wall          error        it waited longer than the clock allows, twice
+- not run       error        the limits of the whole were used up before
+==============  ===========  ====================================================================
+
+A program is correct if all tests passed, and incorrect if one test says so, whatever the others
+say. The detail of a verdict is JSON: ``tests`` (a letter each), and ``first``, the first trouble in
+words. What no test decided is ``error``, and its detail begins with the reason.
+
+Not covered: a program that means to cheat. Asserts and test files run beside the program, in one
+process; only expected outputs and values stay outside.
+"""
+
+import base64
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from stillroom.errors import VerifierError
+from stillroom.sandbox import Job, Limits, Result, Sandbox
+from stillroom.sandbox.processes import printable
+from stillroom.text.code import Code, Language, extract_code
+from stillroom.verifiers.code_tests import Tests, read_tests
+from stillroom.verifiers.verdict import Task, Verdict
+
+DRIVER = Path(__file__).parent / "code_driver.py"
+_LETTERS = {
+    "passed": "P", "failed": "F", "raised": "R", "exited": "X", "cpu": "T", "memory": "M",
+    "crashed": "C", "build": "B", "missing": "?", "unsupported": "U", "wall": "W", "not_run": "-",
+}  # fmt: skip
+_WRONG = frozenset("FRXTMCB")
+_WORDS = {"cpu": "more CPU time than the limit", "memory": "more memory than the limit",
+          "wall": "waited longer than the clock allows", "not_run": "not run"}  # fmt: skip
+_MARSHAL = "import sys,marshal;exec(marshal.loads(sys.stdin.buffer.read({size})))"
+_COMPILE = (
+    "import sys,marshal;s=sys.stdin.buffer.read();"
+    "sys.stdout.buffer.write(marshal.dumps(compile(s,'driver.py','exec',dont_inherit=True)))"
+)
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """How programs of a language are run.
+
+    Attributes:
+        source: File name of the program.
+        needs: Programs that must be there.
+        build: Command that makes the program; empty if there is none.
+        command: Command of one test.
+    """
+
+    source: str
+    needs: tuple[str, ...]
+    build: tuple[str, ...]
+    command: tuple[str, ...]
+
+
+TOOLCHAINS: dict[Language, Toolchain] = {
+    "cpp": Toolchain(
+        "main.cpp", ("g++",), ("g++", "-O2", "-std=c++17", "-w", "-o", "main", "main.cpp"),
+        ("./main",),
+    ),
+    "javascript": Toolchain(
+        "main.js", ("node",), (), ("node", "--stack-size=4000", "main.js"),
+    ),
+    "verilog": Toolchain(
+        "main.sv", ("verilator",), ("verilator", "--lint-only", "-Wno-fatal", "main.sv"), ("true",),
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A program to run, and its tests: what verdicts are shared by."""
+
+    code: str
+    tests_text: str
+
+
+class CodeVerifier:
+    """Run tests in a sandbox; verdicts do not depend on order, batches or the number of workers."""
+
+    def __init__(self, sandbox: Sandbox, *, python_version: str):
+        """Make a verifier.
+
+        Args:
+            sandbox: Where programs run; closed with the verifier.
+            python_version: Of the Python in it.
+
+        Raises:
+            VerifierError: If the driver cannot start in the sandbox.
+        """
+        self.name = f"code/1 python {python_version} {sandbox.name}"
+        self._sandbox = sandbox
+        (compiled,) = sandbox.run(
+            [Job((sandbox.python, "-I", "-S", "-c", _COMPILE), stdin=DRIVER.read_bytes())]
+        )
+        if compiled.status != 0 or not compiled.stdout:
+            said = compiled.failure or printable(compiled.stderr[-300:])
+            raise VerifierError(
+                f"{sandbox.name}: the driver of tests does not start: {said}; expected a Python "
+                "3.8 or newer inside. Run `stillroom doctor`."
+            )
+        self._driver = compiled.stdout
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._sandbox.close()
+
+    def verify(self, tasks: Sequence[Task]) -> list[Verdict]:
+        """Return one verdict for each task, in the order of the tasks."""
+        read: dict[str, Tests | ValueError] = {}
+        for task in tasks:
+            if task.tests is not None and task.tests not in read:
+                try:
+                    read[task.tests] = read_tests(task.tests)
+                except ValueError as error:
+                    read[task.tests] = error
+        prepared = [self._prepare(task, read) for task in tasks]
+        runs = list(dict.fromkeys(run for _, run in prepared if isinstance(run, _Run)))
+        tests = {run: read[run.tests_text] for run in runs}
+        judged = {run: ("error", "") for run in runs}
+        undecided = runs
+        for _ in range(2):  # what the clock or the sandbox ended may only have had bad luck
+            results = self._sandbox.run([self._job(run, _sound(tests[run])) for run in undecided])
+            for run, result in zip(undecided, results, strict=True):
+                judged[run] = _judge(result, _sound(tests[run]))
+            undecided = [run for run in undecided if judged[run][0] == "again"]
+            if not undecided:
+                break
+        verdicts = []
+        for code, run in prepared:
+            if isinstance(run, Verdict):
+                verdicts.append(run)
+                continue
+            assert code is not None
+            outcome, detail = judged[run]
+            verdicts.append(
+                Verdict(
+                    "correct" if outcome == "correct"
+                    else "incorrect" if outcome == "incorrect" else "error",
+                    code.text, code.rule, detail, self.name,
+                )
+            )  # fmt: skip
+        return verdicts
+
+    def _prepare(
+        self, task: Task, read: dict[str, Tests | ValueError]
+    ) -> tuple[Code | None, _Run | Verdict]:
+        if task.tests is None or not task.tests.strip():
+            return None, Verdict("no_reference", None, None, None, self.name)
+        tests = read[task.tests]
+        if isinstance(tests, ValueError):
+            detail = f"the tests cannot be read: {str(tests)[:200]}"
+            return None, Verdict("unparsed", None, None, detail, self.name)
+        code = extract_code(task.answer, tests.language)
+        if code is None:
+            detail = f"no block of {tests.language} in the answer"
+            return None, Verdict("unparsed", None, None, detail, self.name)
+        return code, _Run(code.text, task.tests)
+
+    def _job(self, run: _Run, tests: Tests) -> Job:
+        cpu_s = tests.limits.cpu_s
+        total_cpu_s = max(30.0, 4 * cpu_s)
+        wall_s = 10 * cpu_s + 10
+        task: dict[str, Any] = {
+            "kind": tests.kind, "code": run.code, "cpu_s": cpu_s, "wall_s": wall_s,
+            "total_cpu_s": total_cpu_s, "setup": tests.setup, "function": tests.function,
+        }  # fmt: skip
+        output = 1 << 18
+        if tests.kind == "stdio":
+            caps = [2 * len(e["stdout"].encode()) + (1 << 12) for e in tests.entries]
+            output += 2 * sum(caps)
+            task["tests"] = [
+                {"stdin": base64.b64encode(e["stdin"].encode()).decode(), "cap": cap}
+                for e, cap in zip(tests.entries, caps, strict=True)
+            ]
+        elif tests.kind == "calls":
+            task["tests"] = [{k: v for k, v in e.items() if k != "expected"} for e in tests.entries]
+            output += sum(4 * len(json.dumps(e)) + (1 << 14) for e in tests.entries)
+        elif tests.kind == "pytest":
+            task["file"] = "\n\n".join(tests.entries)
+            task["tests"] = []
+        else:
+            task["tests"] = list(tests.entries) or [""]
+        if tool := TOOLCHAINS.get(tests.language):
+            task |= {"source": tool.source, "needs": tool.needs, "build": tool.build,
+                     "command": tool.command}  # fmt: skip
+        limits = Limits(
+            cpu_s=total_cpu_s + cpu_s + 70,
+            wall_s=2 * wall_s + 10 * total_cpu_s + 60,
+            memory_mib=tests.limits.memory_mib + (512 if tool else 0),
+            output_kib=output >> 10,
+        )
+        start = _MARSHAL.format(size=len(self._driver))
+        return Job(
+            (self._sandbox.python, "-I", "-S", "-c", start),
+            stdin=self._driver + json.dumps(task).encode("utf-8", "replace"),
+            limits=limits,
+            address_space=tool is None,
+        )
+
+
+def _sound(tests: Tests | ValueError) -> Tests:
+    assert isinstance(tests, Tests)
+    return tests
+
+
+def _judge(result: Result, tests: Tests) -> tuple[str, str]:
+    """Turn what the driver said into ``correct``, ``incorrect``, ``error`` or ``again``."""
+    letters, first = "", ""
+    expected = None if tests.kind == "pytest" else max(1, len(tests.entries))
+    for number, (state, words, value) in enumerate(_replies(result)):
+        if number >= (expected or number + 1):
+            break  # more replies than tests: the program wrote them
+        if state in ("printed", "returned"):
+            state, words = _compare(state, value, tests, number)
+        if state != "passed" and not first:
+            said = words or _WORDS.get(state, state)
+            first = f"test {number + 1}: {said}"
+        letters += _LETTERS.get(state, "?")
+    detail = json.dumps({"tests": letters, "first": first} if first else {"tests": letters},
+                        ensure_ascii=False, separators=(",", ":"))  # fmt: skip
+    if set(letters) & _WRONG:
+        return "incorrect", detail
+    if result.failure is not None:
+        return "again", f"crashed: {result.failure}"
+    if result.hit == "memory":
+        return "incorrect", json.dumps({"tests": letters + "M", "first": _WORDS["memory"]})
+    if result.hit is not None:
+        return "again", f"timeout: the sandbox stopped it at its limit of {result.hit}; {detail}"
+    if result.status != 0:
+        said = printable(result.stderr[-200:])
+        return "again", f"crashed: the driver ended with status {result.status}: {said}; {detail}"
+    if "W" in letters:
+        return "again", f"timeout: {detail}"
+    if not letters or (expected is not None and len(letters) < expected and "?" not in letters):
+        return "again", f"crashed: the driver gave {len(letters)} of {expected} results"
+    if set(letters) == {"P"}:
+        return "correct", detail
+    reason = "missing" if "?" in letters else "unsupported" if "U" in letters else "timeout"
+    return "error", f"{reason}: {detail}"
+
+
+def _replies(result: Result) -> Iterator[tuple[str, str, Any]]:
+    for line in result.stdout.splitlines():
+        try:
+            state, words, value = json.loads(line)
+        except ValueError:
+            return
+        yield str(state), printable(str(words or "").encode("utf-8", "replace")), value
+
+
+def _compare(state: str, value: Any, tests: Tests, number: int) -> tuple[str, str]:
+    entry = tests.entries[number]
+    if state == "printed":
+        printed = base64.b64decode(value).decode("utf-8", "replace")
+        same = _same_output(printed, entry["stdout"], tests.tolerance)
+    else:
+        same = _same_value(value, entry["expected"], tests.tolerance)
+    return ("passed", "") if same else ("failed", f"another {_NOUNS[state]} was expected")
+
+
+_NOUNS = {"printed": "output", "returned": "value"}
+_BLANK = re.compile(r"[ \t\r\f\v]+$")
+
+
+def _same_output(printed: str, expected: str, tolerance: float | None) -> bool:
+    """Compare line by line, without blanks at the end; numbers within the tolerance, if any."""
+    one, other = (
+        [_BLANK.sub("", line) for line in text.rstrip().split("\n")] for text in (printed, expected)
+    )
+    if one == other or tolerance is None:
+        return one == other
+    words, expected_words = printed.split(), expected.split()
+    return len(words) == len(expected_words) and all(
+        word == other_word or _near_words(word, other_word, tolerance)
+        for word, other_word in zip(words, expected_words, strict=True)
+    )
+
+
+def _near_words(word: str, expected: str, tolerance: float) -> bool:
+    try:
+        return _near(float(word), float(expected), tolerance)
+    except ValueError:
+        return False
+
+
+def _near(value: float, expected: float, tolerance: float) -> bool:
+    return math.isfinite(value) and abs(value - expected) <= tolerance * max(1.0, abs(expected))
+
+
+def _same_value(value: Any, expected: Any, tolerance: float | None) -> bool:
+    """Compare JSON values; lists and tuples are the same, and so are 1 and 1.0."""
+    if isinstance(expected, list):
+        return isinstance(value, list) and len(value) == len(expected) and all(
+            _same_value(one, other, tolerance) for one, other in zip(value, expected, strict=True)
+        )  # fmt: skip
+    if isinstance(expected, dict):
+        return isinstance(value, dict) and set(value) == set(expected) and all(
+            _same_value(value[key], expected[key], tolerance) for key in expected
+        )  # fmt: skip
+    if isinstance(expected, bool) or isinstance(value, bool):
+        return value is expected
+    numbers = isinstance(value, int | float) and isinstance(expected, int | float)
+    if numbers and tolerance is not None:
+        return bool(value == expected) or _near(float(value), float(expected), tolerance)
+    return bool(value == expected)

@@ -1,0 +1,179 @@
+"""What a question's ``tests`` column says: how to find out whether a program is right.
+
+The column is JSON text:
+
+=============  ========================================================================
+kind           entries
+=============  ========================================================================
+``asserts``    statements, such as ``"assert f(1) == 2"``; ``setup`` runs before each
+``pytest``     test files, which import the program as ``solution``
+``stdio``      ``{"stdin": "...", "stdout": "..."}``: what a program reads and prints
+``calls``      ``{"args": [...], "expected": ...}``: values of ``function``
+``lint``       none: the program is only read by the language's own tool
+=============  ========================================================================
+
+and, all optional, ``language``, ``setup``, ``function``, ``tolerance`` and ``limits``.
+"""
+
+import json
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from stillroom.text.code import Language
+
+TestKind = Literal["asserts", "pytest", "stdio", "calls", "lint"]
+
+
+class TestLimits(BaseModel):
+    """What a program may use.
+
+    Attributes:
+        cpu_s: CPU seconds for each test.
+        memory_mib: Memory.
+    """
+
+    __test__ = False
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    cpu_s: float = Field(5.0, gt=0, le=600)
+    memory_mib: int = Field(512, ge=64, le=65536)
+
+
+class Tests(BaseModel):
+    """The tests of one question.
+
+    Attributes:
+        kind: See the head of this module.
+        entries: The tests.
+        language: ``python``, ``cpp``, ``javascript`` (both ``stdio`` only) or ``verilog`` (``lint``
+            only).
+        setup: Python that runs before each assert or call.
+        function: For ``calls``: a function, or ``Class.method`` of a class without arguments.
+        tolerance: How far numbers may be from the expected ones, absolutely or relative to them;
+            None for exactly.
+        limits: What the program may use.
+    """
+
+    __test__ = False
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    kind: TestKind
+    entries: tuple[Any, ...] = ()
+    language: Language = "python"
+    setup: str = ""
+    function: str = Field("", pattern=r"^[\w.]*$")
+    tolerance: float | None = Field(None, ge=0)
+    limits: TestLimits = TestLimits()
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        kinds = {"python": ("asserts", "pytest", "stdio", "calls"), "verilog": ("lint",)}
+        if self.kind not in kinds.get(self.language, ("stdio",)):
+            raise ValueError(f"kind {self.kind} is not there for {self.language}")
+        if self.kind != "lint" and not self.entries:
+            raise ValueError("there are no entries")
+        if self.kind == "calls" and not self.function:
+            raise ValueError("function is missing")
+        for number, entry in enumerate(self.entries):
+            if not self._is_entry(entry):
+                raise ValueError(f"entry {number} is no entry of kind {self.kind}")
+        return self
+
+    def _is_entry(self, entry: Any) -> bool:
+        if self.kind in ("asserts", "pytest"):
+            return isinstance(entry, str)
+        if not isinstance(entry, dict):
+            return False
+        if self.kind == "stdio":
+            return {"stdin", "stdout"} == set(entry) and all(
+                isinstance(v, str) for v in entry.values()
+            )
+        return (
+            "expected" in entry
+            and set(entry) <= {"args", "kwargs", "expected"}
+            and isinstance(entry.get("args", []), list)
+            and isinstance(entry.get("kwargs", {}), dict)
+        )
+
+    def text(self) -> str:
+        """Return the form of the column: JSON in which equal tests are equal text."""
+        found = self.model_dump(mode="json", exclude_defaults=True)
+        return json.dumps(found, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def read_tests(text: str) -> Tests:
+    """Read a ``tests`` column.
+
+    Raises:
+        ValueError: If it is not as described, with the first thing that is wrong, in a line.
+    """
+    try:
+        return Tests.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "tests"
+        raise ValueError(f"{place}: {first['msg']}") from None
+
+
+def tests_from(value: object, form: "TestForm") -> Tests:
+    """Make tests of what stands in a source's column.
+
+    Raises:
+        ValueError: If the value does not hold such tests.
+    """
+    if isinstance(value, str) and form.kind != "pytest":
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise ValueError("expected JSON") from None
+    if form.kind == "json":
+        return Tests.model_validate(value)
+    if form.kind == "pytest":
+        value = [value]
+    if isinstance(value, dict) and {"inputs", "outputs"} <= set(value):  # as in APPS and TACO
+        value = [
+            {"input": i, "output": o}
+            for i, o in zip(value["inputs"], value["outputs"], strict=True)
+        ]
+    if not isinstance(value, list):
+        raise ValueError(f"a {type(value).__name__}; expected a list")
+    names = {"input": "stdin", "output": "stdout"}
+    if form.kind == "calls":
+        names = {"input": "args", "output": "expected"}
+    entries = [
+        {names.get(key, key): field for key, field in entry.items()}
+        if isinstance(entry, dict)
+        else entry
+        for entry in value
+    ]
+    return Tests(
+        kind=form.kind, entries=tuple(entries), language=form.language, function=form.function,
+        tolerance=form.tolerance, limits=form.limits,
+    )  # fmt: skip
+
+
+class TestForm(BaseModel):
+    """Where a source keeps its tests, and what they are.
+
+    Attributes:
+        column: Column of the tests: a list, or the JSON text of one; for ``pytest`` the file; for
+            ``json`` the whole form of the ``tests`` column.
+        kind: ``asserts``, ``pytest``, ``stdio``, ``calls`` or ``json``.
+        setup: Column of Python that runs before each assert.
+        language: Of the programs that are asked for.
+        function: For ``calls``: what is called.
+        tolerance: How far numbers may be from the expected ones.
+        limits: What a program may use.
+    """
+
+    __test__ = False
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    column: str
+    kind: Literal["asserts", "pytest", "stdio", "calls", "json"]
+    setup: str | None = None
+    language: Language = "python"
+    function: str = Field("", pattern=r"^[\w.]*$")
+    tolerance: float | None = Field(None, ge=0)
+    limits: TestLimits = TestLimits()
