@@ -25,6 +25,10 @@ QUESTION: Schema = {
 }
 """A question: ``reference`` is its known answer or null; ``row`` its place in the source."""
 
+TESTS: Schema = {"tests": pl.String()}
+"""Of questions that ask for a program, where the source has tests: JSON text, or null; its form is
+described in `stillroom.verifiers.code_tests`. Questions of other sources lack the column."""
+
 ANSWER: Schema = {
     "id": pl.String(),
     "question_id": pl.String(),

@@ -35,6 +35,19 @@ def runtime_options(function: F) -> F:
     return store_option(function)
 
 
+def sandbox_options(function: F) -> F:
+    """Add the options that say where code from models runs."""
+    function = click.option(
+        "--allow-unsandboxed-code", "allow_unsandboxed", is_flag=True,
+        help="Run code from models with your own rights where no sandbox works.",
+    )(function)  # fmt: skip
+    return click.option(
+        "--sandbox", default="auto", show_default=True, metavar="NAME",
+        help="Where code from models runs: auto, bubblewrap, landlock, docker[:IMAGE], "
+        "podman[:IMAGE], or the URL of a service.",
+    )(function)  # fmt: skip
+
+
 def parse_sources(sources: tuple[str, ...]) -> dict[str, str]:
     """Read ``NAME=FILE`` pairs.
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from stillroom.cli.options import runtime_options
+from stillroom.cli.options import runtime_options, sandbox_options
 from stillroom.cli.runtime import open_runtime
 from stillroom.cli.study import show_plan
 from stillroom.errors import PilotDone
@@ -35,6 +35,7 @@ from stillroom.study.load import is_study
 @click.option("--pilot", metavar="N", type=click.IntRange(min=1), default=None,
               help="Buy N answers of the first step that lacks more, say what the rest will "
               "take, and stop.")  # fmt: skip
+@sandbox_options
 @runtime_options
 def run(
     recipe: str,
@@ -43,6 +44,8 @@ def run(
     replay: bool,
     budget: str | None,
     pilot: int | None,
+    sandbox: str,
+    allow_unsandboxed: bool,
     store_path: Path,
     models_path: Path | None,
     sources: tuple[str, ...],
@@ -61,7 +64,13 @@ def run(
     with open_runtime(store_path, [loaded], models_path, sources, workers) as (store, rt):
         console.print(Text(f"{loaded.name} → {folder}, with the store {store_path}"))
         rt = replace(
-            rt, retry_failed=retry_failed, replay=replay, purse=Purse(_limit(budget)), pilot=pilot
+            rt,
+            retry_failed=retry_failed,
+            replay=replay,
+            purse=Purse(_limit(budget)),
+            pilot=pilot,
+            sandbox=sandbox,
+            allow_unsandboxed=allow_unsandboxed,
         )
         try:
             made = make(loaded, text=text, store=store, rt=rt, out=folder, watcher=progress)

@@ -12,6 +12,9 @@ from typing import Literal
 from stillroom.errors import StillroomError
 from stillroom.models.config import load_config
 from stillroom.models.ledger import Ledger
+from stillroom.sandbox import try_backend
+from stillroom.sandbox.choose import LOCAL
+from stillroom.sandbox.processes import printable
 from stillroom.store.artifact import Artifact
 from stillroom.store.store import Store, disk_errors
 
@@ -74,14 +77,22 @@ def _extras() -> Iterator[Finding]:
 
 
 def _sandbox() -> Iterator[Finding]:
-    found = shutil.which("bwrap")
-    if found:
-        yield Finding("sandbox", "ok", f"bubblewrap is at {found}")
-    else:
+    chosen = ""
+    for name in LOCAL:
+        sandbox, tried = try_backend(name, workers=1)
+        if sandbox is None:
+            yield Finding(f"sandbox {name}", "absent", printable(str(tried.problem).encode()))
+            continue
+        use = "" if chosen else "; `verify: code` uses it"
+        chosen = chosen or tried.backend
         yield Finding(
-            "sandbox", "absent", "bubblewrap (bwrap) is not installed; no step of a recipe runs "
-            "code from models yet",
-            "to be ready: apt-get install bubblewrap",
+            f"sandbox {name}", "ok",
+            f"{tried.backend} with Python {tried.python_version} withstood the probes{use}",
+        )  # fmt: skip
+    if not chosen:
+        yield Finding(
+            "sandbox", "absent", "nothing here isolates code from models; `verify: code` refuses",
+            "if you need it: apt-get install bubblewrap",
         )  # fmt: skip
 
 

@@ -80,6 +80,8 @@ class Runtime:
         ledger: Opens the ledger of paid completions.
         sources: Files that stand in for named sources (``--source NAME=FILE``).
         workers: Processes for work on the CPU.
+        sandbox: Where code from models runs; see `stillroom.sandbox.open_sandbox`.
+        allow_unsandboxed: Whether it may run with the user's own rights where no sandbox works.
         retry_failed: Whether to ask again for what models failed on before.
         replay: Whether only the ledger may answer.
         purse: What the run may spend, and what it has spent.
@@ -91,6 +93,8 @@ class Runtime:
     ledger: Callable[[], Ledger]
     sources: Mapping[str, str] = field(default_factory=dict)
     workers: int = 2
+    sandbox: str = "auto"
+    allow_unsandboxed: bool = False
     retry_failed: bool = False
     replay: bool = False
     purse: Purse = field(default_factory=Purse)

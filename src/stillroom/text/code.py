@@ -3,6 +3,8 @@
 Rules, in the order in which they are tried; the name of the rule that fired is kept:
 
 =============  ====================================================================
+defining       where a function or class is asked for: the last closed block of the right
+               language that defines one, because many answers end in an example of its use
 fenced         the last closed block whose language is the right one
 unnamed        the last closed block without a language
 unclosed       a last block of the right language, or of none, that the text ends in
@@ -15,7 +17,7 @@ import re
 from typing import Literal, NamedTuple
 
 Language = Literal["python", "cpp", "javascript", "verilog"]
-CodeRule = Literal["fenced", "unnamed", "unclosed"]
+CodeRule = Literal["defining", "fenced", "unnamed", "unclosed"]
 
 NAMES: dict[Language, frozenset[str]] = {
     "python": frozenset({"python", "python3", "py", "py3"}),
@@ -36,8 +38,16 @@ class Code(NamedTuple):
 _FENCE = re.compile(r"^[ \t]{0,12}(`{3,}|~{3,})[ \t]*([^\s`]*)[^`\n]*$", re.MULTILINE)
 
 
-def extract_code(answer: str, language: Language) -> Code | None:
+_DEFINITION = re.compile(r"^(?:async +def|def|class) ", re.MULTILINE)
+
+
+def extract_code(answer: str, language: Language, *, defining: bool = False) -> Code | None:
     r"""Find the program of a visible answer; None when no rule fires.
+
+    Args:
+        answer: What a reader sees.
+        language: Of the program.
+        defining: Whether a Python function or class is asked for, and not a script.
 
     >>> extract_code("So:\n```python\nprint(1)\n```\nDone.", "python")
     Code(text='print(1)\n', rule='fenced')
@@ -52,6 +62,8 @@ def extract_code(answer: str, language: Language) -> Code | None:
             text = answer[opened[2] : fence.start()]
             if text.strip() and opened[1] in NAMES[language]:
                 found["fenced"] = text
+                if defining and _DEFINITION.search(text):
+                    found["defining"] = text
             elif text.strip() and not opened[1]:
                 found["unnamed"] = text
             opened = None
@@ -59,7 +71,7 @@ def extract_code(answer: str, language: Language) -> Code | None:
         text = answer[opened[2] :]
         if text.strip():
             found["unclosed"] = text
-    rules: tuple[CodeRule, ...] = ("fenced", "unnamed", "unclosed")
+    rules: tuple[CodeRule, ...] = ("defining", "fenced", "unnamed", "unclosed")
     for rule in rules:
         if rule in found:
             return Code(found[rule], rule)

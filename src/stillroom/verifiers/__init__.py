@@ -11,21 +11,28 @@ from stillroom.verifiers.verdict import Outcome, Task, Verdict, Verifier
 
 __all__ = ["Kind", "Outcome", "Task", "Verdict", "Verifier", "verifier"]
 
-Kind = Literal["math", "choice", "exact"]
+Kind = Literal["math", "choice", "exact", "code"]
 
 
 @contextmanager
-def verifier(kind: Kind, *, workers: int = 1) -> Iterator[Verifier]:
+def verifier(
+    kind: Kind, *, workers: int = 1, sandbox: str = "auto", allow_unsandboxed: bool = False
+) -> Iterator[Verifier]:
     """Open a verifier, and end its worker processes on the way out.
 
     Workers start when the first answer needs one; integer-like answers never do.
 
     Args:
-        kind: ``math`` compares values, ``choice`` letters, ``exact`` normal forms of the text.
-        workers: Processes for ``math``; the others need none. Verdicts never depend on it.
+        kind: ``math`` compares values, ``choice`` letters, ``exact`` normal forms of the text;
+            ``code`` runs tests.
+        workers: Processes for ``math`` and ``code``; the others need none. Verdicts never depend
+            on it.
+        sandbox: Where ``code`` runs; see `stillroom.sandbox.open_sandbox`.
+        allow_unsandboxed: Whether ``code`` may run without a sandbox where none works.
 
     Raises:
         VerifierError: While verifying, if no worker can start.
+        SetupError: If ``code`` cannot be isolated, and was not told to run all the same.
     """
     # Imported here because a math worker imports this package too, and must stay small.
     if kind == "math":
@@ -33,6 +40,13 @@ def verifier(kind: Kind, *, workers: int = 1) -> Iterator[Verifier]:
 
         with MathVerifier(workers=workers) as opened:
             yield opened
+    elif kind == "code":
+        from stillroom.sandbox import open_sandbox
+        from stillroom.verifiers.code import CodeVerifier
+
+        box, version = open_sandbox(sandbox, allow_unsandboxed=allow_unsandboxed, workers=workers)
+        with CodeVerifier(box, python_version=version) as opened_code:
+            yield opened_code
     elif kind == "choice":
         from stillroom.verifiers.choice import ChoiceVerifier
 

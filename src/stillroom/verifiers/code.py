@@ -1,8 +1,9 @@
 """Verify programs by running their tests in a sandbox.
 
-The program is the last fenced block of the right language in the visible answer. All tests of one
-program run in one sandbox, each in a process of its own. CPU time decides what is too slow; the
-clock is only a net, and a program that it catches is tried once more and then undecided.
+The program is the last fenced block of the right language in the visible answer; where a function
+is asked for, the last one that defines something. All tests of one program run in one sandbox,
+together at first, and each in a process of its own unless all pass. CPU time decides what is too
+slow; the clock is only a net, and a program that it catches is tried once more and then undecided.
 
 ==============  ===========  ====================================================================
 letter          verdict      meaning
@@ -31,6 +32,7 @@ process; only expected outputs and values stay outside.
 
 import base64
 import json
+import marshal
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -149,7 +151,7 @@ class CodeVerifier:
         prepared = [self._prepare(task, read) for task in tasks]
         runs = list(dict.fromkeys(run for _, run in prepared if isinstance(run, _Run)))
         tests = {run: read[run.tests_text] for run in runs}
-        judged = {run: ("error", "") for run in runs}
+        judged = dict.fromkeys(runs, ("error", ""))
         undecided = runs
         for _ in range(2):  # what the clock or the sandbox ended may only have had bad luck
             results = self._sandbox.run([self._job(run, _sound(tests[run])) for run in undecided])
@@ -159,12 +161,12 @@ class CodeVerifier:
             if not undecided:
                 break
         verdicts = []
-        for code, run in prepared:
-            if isinstance(run, Verdict):
-                verdicts.append(run)
+        for code, either in prepared:
+            if isinstance(either, Verdict):
+                verdicts.append(either)
                 continue
             assert code is not None
-            outcome, detail = judged[run]
+            outcome, detail = judged[either]
             verdicts.append(
                 Verdict(
                     "correct" if outcome == "correct"
@@ -183,7 +185,8 @@ class CodeVerifier:
         if isinstance(tests, ValueError):
             detail = f"the tests cannot be read: {str(tests)[:200]}"
             return None, Verdict("unparsed", None, None, detail, self.name)
-        code = extract_code(task.answer, tests.language)
+        defining = tests.language == "python" and tests.kind != "stdio"
+        code = extract_code(task.answer, tests.language, defining=defining)
         if code is None:
             detail = f"no block of {tests.language} in the answer"
             return None, Verdict("unparsed", None, None, detail, self.name)
@@ -202,7 +205,7 @@ class CodeVerifier:
             caps = [2 * len(e["stdout"].encode()) + (1 << 12) for e in tests.entries]
             output += 2 * sum(caps)
             task["tests"] = [
-                {"stdin": base64.b64encode(e["stdin"].encode()).decode(), "cap": cap}
+                {"stdin": e["stdin"].encode("utf-8", "replace"), "cap": cap}
                 for e, cap in zip(tests.entries, caps, strict=True)
             ]
         elif tests.kind == "calls":
@@ -225,7 +228,7 @@ class CodeVerifier:
         start = _MARSHAL.format(size=len(self._driver))
         return Job(
             (self._sandbox.python, "-I", "-S", "-c", start),
-            stdin=self._driver + json.dumps(task).encode("utf-8", "replace"),
+            stdin=self._driver + marshal.dumps(task, 2),
             limits=limits,
             address_space=tool is None,
         )

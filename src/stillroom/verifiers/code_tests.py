@@ -116,7 +116,7 @@ def read_tests(text: str) -> Tests:
         raise ValueError(f"{place}: {first['msg']}") from None
 
 
-def tests_from(value: object, form: "TestForm") -> Tests:
+def parse_tests(value: object, form: "TestForm", setup: str = "") -> Tests:
     """Make tests of what stands in a source's column.
 
     Raises:
@@ -148,8 +148,8 @@ def tests_from(value: object, form: "TestForm") -> Tests:
         for entry in value
     ]
     return Tests(
-        kind=form.kind, entries=tuple(entries), language=form.language, function=form.function,
-        tolerance=form.tolerance, limits=form.limits,
+        kind=form.kind, entries=tuple(entries), language=form.language, setup=setup,
+        function=form.function, tolerance=form.tolerance, limits=form.limits,
     )  # fmt: skip
 
 

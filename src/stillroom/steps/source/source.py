@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from stillroom.benchmarks.registry import UNPINNED
 from stillroom.errors import SourceError
 from stillroom.families import DOMAINS
-from stillroom.rows import QUESTION, Schema, Shape, content_id, dropped
+from stillroom.rows import QUESTION, TESTS, Schema, Shape, content_id, dropped
 from stillroom.steps.base import Misfit, Out, Runtime, Step, Tick
 from stillroom.steps.source.asked import asked
 from stillroom.steps.source.fetch import COMMIT, fetch_hub, fetch_url, newest_commit
@@ -23,6 +23,7 @@ from stillroom.steps.source.stackexchange import dump_url, read_posts
 from stillroom.store.artifact import Delta
 from stillroom.store.table import Table
 from stillroom.text.answers import last_boxed
+from stillroom.verifiers.code_tests import TestForm, parse_tests
 
 BENCHMARKS = ("proxy_suite",)
 """Shipped sets that are for evaluation alone, and so can be no source."""
@@ -71,6 +72,8 @@ class Source(Step):
             ``reference``, where the file has it.
         reference_in: Where in that column the answer stands: the ``last_boxed`` ``\boxed{}``, or
             ``after_hashes``, behind the last ``####``. A text without the mark is taken whole.
+        tests: Where the file keeps tests of programs, and what they are: ``{column: NAME, kind:
+            asserts}``. They become the column ``tests``, which ``verify: code`` reads.
         columns: Further columns to keep, with their types; a plain list means text.
         licence: Licence of the rows, or ``{column: NAME}`` if each row says its own; Apache-2.0 for
             what is shipped or generated.
@@ -96,6 +99,7 @@ class Source(Step):
     question: tuple[str, ...] = ("question",)
     reference: tuple[str, ...] | None = None
     reference_in: Literal["last_boxed", "after_hashes"] | None = None
+    tests: TestForm | None = None
     columns: Mapping[str, ColumnType] = {}
     licence: str | Mapping[Literal["column"], str] | None = None
     domain: str = ""
@@ -135,7 +139,7 @@ class Source(Step):
             raise ValueError("files is missing; expected a pattern such as main/train-*.parquet")
         if self.file and "://" in self.file and not self.sha256:
             raise ValueError("sha256 is missing; expected the sum of the file behind the URL")
-        clash = set(self.columns) & set(QUESTION)
+        clash = set(self.columns) & {*QUESTION, *(TESTS if self.tests else ())}
         if clash:
             raise ValueError(
                 f"columns names {', '.join(sorted(clash))}, which every question has already"
@@ -158,11 +162,11 @@ class Source(Step):
     def identity(self) -> dict[str, Any]:
         """Return the fields; the name is among them, because rows carry it."""
         fields = {**super().identity(), "name": self.name}
-        return (
-            fields
-            if self.stackexchange
-            else {k: v for k, v in fields.items() if k != "stackexchange"}
-        )
+        # Absent fields are left out, so that they change no key of recipes that lack them.
+        for name in ("stackexchange", "tests"):
+            if getattr(self, name) is None:
+                del fields[name]
+        return fields
 
     def outside(self, rt: Runtime) -> str | None:
         """Digest the files that are read, where their content is not pinned by the fields."""
@@ -205,7 +209,12 @@ class Source(Step):
         """Write the columns of a question, and those that the recipe keeps."""
         kept: dict[str, pl.DataType] = {n: TYPES[t] for n, t in self.columns.items()}
         generator = self.procedural or self.gym
-        return {**QUESTION, **kept, **(generator.COLUMNS if generator else {})}
+        return {
+            **QUESTION,
+            **(TESTS if self.tests else {}),
+            **kept,
+            **(generator.COLUMNS if generator else {}),
+        }
 
     def at_most(self, rows: Sequence[int | None]) -> int | None:
         """Know how many questions a generator makes."""
@@ -238,7 +247,10 @@ class Source(Step):
                 lost.append((row_id, record.reason, record.place))
             else:
                 row = self._row(record, number, unfit)
-                content = content_id(self.name, row["question"], row["reference"])
+                content = content_id(
+                    self.name, row["question"], row["reference"],
+                    *[row["tests"]] if self.tests else [],
+                )  # fmt: skip
                 seen[content] += 1
                 # A source may hold a question twice; each copy is a row of its own until `dedup`
                 # says otherwise, so the second copy's name says that it is the second.
@@ -260,7 +272,7 @@ class Source(Step):
                 f"source {self.name}: none of {total:,} rows could be read. Check the format."
             )
         return self.notes(rt) + [
-            f"{n:,} values of the column {c} are not of type {self.columns[c]}; they are null."
+            f"{n:,} values of the column {c} are not of type {self._type(c)}; they are null."
             for c, n in sorted(unfit.items())
         ]
 
@@ -286,6 +298,8 @@ class Source(Step):
 
     def _from_files(self, rt: Runtime) -> Iterator[Record | Broken]:
         wanted = [*self.question, *(self.reference or ()), *self.columns]
+        if self.tests:
+            wanted += [name for name in (self.tests.column, self.tests.setup) if name]
         if isinstance(self.licence, Mapping):
             wanted.append(self.licence["column"])
         for path in self._paths(rt):
@@ -303,7 +317,8 @@ class Source(Step):
         for record in records:
             if first and not isinstance(record, Broken):
                 first = False
-                for choices in (self.question, self.reference or ()):
+                tests = (self.tests.column,) if self.tests else ()
+                for choices in (self.question, self.reference or (), tests):
                     if choices and not any(c in record for c in choices):
                         raise SourceError(
                             f"{path}: no column {' or '.join(choices)}; its columns are "
@@ -365,6 +380,9 @@ class Source(Step):
             "reference": self._reference(_text(_first(record, self._reference_columns))),
             "row": number,
         }
+        if self.tests:
+            row["tests"] = self._tests(record, self.tests)
+            unfit["tests"] += row["tests"] is None and record.get(self.tests.column) is not None
         for name, kind in self.columns.items():
             value = record.get(name)
             row[name] = _convert(value, kind)
@@ -373,6 +391,21 @@ class Source(Step):
         if generator:
             row.update({name: record.get(name) for name in generator.COLUMNS})
         return row
+
+    def _tests(self, record: Record, form: TestForm) -> str | None:
+        value = record.get(form.column)
+        if value is None:
+            return None
+        setup = _text(record.get(form.setup)) if form.setup else None
+        try:
+            return parse_tests(value, form, setup or "").text()
+        except ValueError:
+            return None
+
+    def _type(self, column: str) -> str:
+        if self.tests and column == "tests":
+            return f"tests of kind {self.tests.kind}"
+        return self.columns[column]
 
     @property
     def _reference_columns(self) -> tuple[str, ...]:

@@ -21,7 +21,8 @@ class Verify(RowStep):
 
     Attributes:
         by: ``math`` (expressions, by value), ``choice`` (letters) or ``exact`` (text in normal
-            form).
+            form) compare with the reference; ``code`` runs the question's ``tests`` in a
+            sandbox.
     """
 
     STEP: ClassVar[str] = "verify"
@@ -36,7 +37,7 @@ class Verify(RowStep):
         "verdict_detail": pl.String(),
     }
 
-    by: Literal["math", "choice", "exact"]
+    by: Literal["math", "choice", "exact", "code"]
 
     @classmethod
     def shorthand(cls, value: Any) -> Any:
@@ -44,8 +45,8 @@ class Verify(RowStep):
         return {"by": value}
 
     def reads(self, shape: Shape) -> Sequence[str]:
-        """Read the visible answer and the reference; never the thinking."""
-        return ("answer", "reference")
+        """Read the visible answer and the reference or the tests; never the thinking."""
+        return ("answer", "tests" if self.by == "code" else "reference")
 
     def adds(self, shape: Shape) -> Schema:
         """Add the verdict, what was extracted and by which rule, and who decided."""
@@ -54,10 +55,20 @@ class Verify(RowStep):
     @contextlib.contextmanager
     def prepare(self, rt: Runtime) -> Iterator[Shardwise]:
         """Start the verifier once for all shards."""
-        with verifier(self.by, workers=rt.workers) as judge:
+        with verifier(
+            self.by,
+            workers=rt.workers,
+            sandbox=rt.sandbox,
+            allow_unsandboxed=rt.allow_unsandboxed,
+        ) as judge:
 
             def verify(frame: pl.DataFrame) -> pl.DataFrame:
-                tasks = [Task(a, r) for a, r in frame.select("answer", "reference").iter_rows()]
+                if self.by == "code":
+                    pairs = frame.select("answer", "tests").iter_rows()
+                    tasks = [Task(answer, None, tests=tests) for answer, tests in pairs]
+                else:
+                    pairs = frame.select("answer", "reference").iter_rows()
+                    tasks = [Task(answer, reference) for answer, reference in pairs]
                 verdicts = judge.verify(tasks)
                 columns = {
                     "verdict": [v.outcome for v in verdicts],

@@ -1,0 +1,270 @@
+# ruff: noqa: E501
+"""Programs and their tests: what is right, what is wrong, and what is neither."""
+
+import json
+import shutil
+
+import pytest
+
+from stillroom.errors import SetupError
+from stillroom.sandbox import open_sandbox
+from stillroom.sandbox.job import Result
+from stillroom.verifiers import Task, verifier
+from stillroom.verifiers.code import CodeVerifier
+from stillroom.verifiers.code_tests import TestForm, Tests, parse_tests, read_tests
+
+
+@pytest.fixture(scope="module")
+def code():
+    try:
+        sandbox, version = open_sandbox()
+    except SetupError as error:
+        pytest.skip(str(error))
+    with CodeVerifier(sandbox, python_version=version) as opened:
+        yield opened
+
+
+def task(program, language="python", **tests):
+    text = Tests(language=language, **tests).text()
+    return Task(f"So:\n```{language}\n{program}\n```\n", None, tests=text)
+
+
+def asserts(program, *entries, **more):
+    return task(program, kind="asserts", entries=entries, **more)
+
+
+F = "def f(x):\n    return x + 1"
+FAST = {"cpu_s": 0.5}
+CASES = {
+    "right": (asserts(F, "assert f(1) == 2", "assert f(2) == 3"), "correct", "PP"),
+    "wrong": (asserts(F, "assert f(1) == 2", "assert f(2) == 2"), "incorrect", "PF"),
+    "raises": (asserts("def f(x): return 1 / 0", "assert f(1) == 2"), "incorrect", "R"),
+    "no function": (asserts("x = 1", "assert f(1) == 2"), "incorrect", "R"),
+    "syntax": (asserts("def f(x) return", "assert f(1) == 2"), "incorrect", "R"),
+    "endless": (asserts("while True: pass", "1", limits=FAST), "incorrect", "T"),
+    "sleeper": (asserts("import time\ntime.sleep(999)", "1", limits={"cpu_s": 0.05}), "error", "W"),
+    "memory": (asserts("x = 'a' * (1 << 40)", "1"), "incorrect", "M"),
+    "segfault": (asserts("import ctypes\nctypes.string_at(0)", "1"), "incorrect", "C"),
+    "exits": (asserts("import sys\nsys.exit(0)", "assert False"), "incorrect", "X"),
+    "os exits": (asserts("import os\nos._exit(0)", "assert False"), "incorrect", "X"),
+    "numpy": (asserts("import no_such_package", "1"), "error", "?"),
+    "prints": (asserts("print('[]')\ndef f(x): return 2", "assert f(1) == 2"), "correct", "P"),
+    "state": (asserts("s = []", "s.append(1); assert len(s) == 1", "assert not s"), "correct", "PP"),
+    "setup": (asserts("def f(): return y", "assert f() == 5", setup="y = 5"), "correct", "P"),
+    "recursion": (
+        asserts("def f(n): return n and f(n - 1)", "assert f(9000) == 0"), "correct", "P",
+    ),
+    "unicode": (asserts("def f(): return '½\U0001f600'", "assert len(f()) == 2"), "correct", "P"),
+    "pytest": (
+        task(F, kind="pytest", entries=(
+            "import pytest\nfrom solution import f\n"
+            "@pytest.mark.parametrize('x, y', [(1, 2), (2, 3)])\n"
+            "def test_f(x, y):\n    assert f(x) == y\n"
+            "@pytest.fixture\ndef one():\n    yield 1\n"
+            "def test_one(one):\n    assert f(one) == pytest.approx(2.0000001)\n"
+            "class TestF:\n    def test_raises(self):\n"
+            "        with pytest.raises(TypeError, match='can only'):\n            f('a')\n",)),
+        "correct", "PPPP",
+    ),
+    "pytest wrong": (
+        task(F, kind="pytest", entries=("def test_f():\n    assert f(1) == 1",)), "incorrect", "F",
+    ),
+    "unittest": (
+        task(F, kind="pytest", entries=(
+            "import unittest\nfrom solution import f\nclass T(unittest.TestCase):\n"
+            "    def test_f(self):\n        self.assertEqual(f(1), 2)\n",)),
+        "correct", "P",
+    ),
+    "pytest unknown": (
+        task(F, kind="pytest", entries=("def test_f(mocker):\n    pass",)), "error", "U",
+    ),
+    "no tests": (task(F, kind="pytest", entries=("x = 1",)), "error", "U"),
+    "stdio": (
+        task("print(int(input()) + int(input()))", kind="stdio",
+             entries=({"stdin": "1\n2\n", "stdout": "3\n"}, {"stdin": "2\n2", "stdout": "4  \n\n"})),
+        "correct", "PP",
+    ),
+    "stdio wrong": (
+        task("print(4)", kind="stdio", entries=({"stdin": "", "stdout": "3"},)), "incorrect", "F",
+    ),
+    "stdio exit": (
+        task("import sys\nprint(3)\nsys.exit()", kind="stdio",
+             entries=({"stdin": "", "stdout": "3"},)),
+        "correct", "P",
+    ),
+    "stdio endless": (
+        task("while True: print(3)", kind="stdio", entries=({"stdin": "", "stdout": "3"},),
+             limits=FAST),
+        "incorrect", None,
+    ),
+    "stdio main": (
+        task("if __name__ == '__main__':\n    print(1)", kind="stdio",
+             entries=({"stdin": "", "stdout": "1"},)),
+        "correct", "P",
+    ),
+    "tolerance": (
+        task("print(0.33333)", kind="stdio", entries=({"stdin": "", "stdout": "0.333333"},),
+             tolerance=1e-4),
+        "correct", "P",
+    ),
+    "no tolerance": (
+        task("print(0.33333)", kind="stdio", entries=({"stdin": "", "stdout": "0.333333"},)),
+        "incorrect", "F",
+    ),
+    "calls": (
+        task("def f(a, b): return (a, [b])", kind="calls", function="f",
+             entries=({"args": [1, 2], "expected": [1, [2]]},)),
+        "correct", "P",
+    ),
+    "calls method": (
+        task("class Solution:\n    def g(self, a): return {a: 1.0}", kind="calls", function="g",
+             entries=({"args": ["k"], "expected": {"k": 1}},)),
+        "correct", "P",
+    ),
+    "calls wrong": (
+        task("def f(a): return True", kind="calls", function="f",
+             entries=({"args": [1], "expected": 1},)),
+        "incorrect", "F",
+    ),
+    "calls object": (
+        task("def f(a): return object()", kind="calls", function="f",
+             entries=({"args": [1], "expected": 1},)),
+        "incorrect", "F",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_code_verdict(code, name):
+    given, outcome, letters = CASES[name]
+    (verdict,) = code.verify([given])
+    assert verdict.outcome == outcome, verdict
+    detail = verdict.detail.partition("{")
+    found = json.loads(detail[1] + detail[2])
+    if letters is not None:
+        assert found["tests"] == letters, verdict
+    assert code.name.startswith("code/1 python 3.")
+
+
+def test_code_verdicts_do_not_depend_on_order_workers_or_batches(code):
+    tasks = [given for name, (given, _, _) in CASES.items() if name not in ("sleeper", "endless")]
+    forward = code.verify(tasks)
+    assert code.verify(tasks[::-1]) == forward[::-1]
+    assert [code.verify([one])[0] for one in tasks[:6]] == forward[:6]
+    with verifier("code", workers=5) as other:
+        assert other.verify(tasks) == forward
+
+
+def test_code_without_tests_program_or_sense_is_undecided(code):
+    text = Tests(kind="asserts", entries=("1",)).text()
+    verdicts = code.verify(
+        [Task("x", None), Task("no code", None, tests=text), Task("x", None, tests='{"kind": 1}')]
+    )
+    assert [v.outcome for v in verdicts] == ["no_reference", "unparsed", "unparsed"]
+    assert verdicts[1].detail == "no block of python in the answer"
+    assert verdicts[2].detail.startswith("the tests cannot be read: kind:")
+
+
+class _Broken:
+    """A sandbox that works once, for the driver, and then fails."""
+
+    name, python, isolates = "broken 1", "python3", True
+
+    def __init__(self, result):
+        self.result = result
+        self.runs = 0
+
+    def run(self, jobs):
+        self.runs += 1
+        return [Result(0, b"driver") if self.runs == 1 else self.result for _ in jobs]
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("result", "detail"),
+    [
+        (Result(None, failure="no space left"), "crashed: no space left"),
+        (Result(None, hit="wall"), "timeout: the sandbox stopped it"),
+        (Result(-9), "crashed: the driver ended with status -9"),
+        (Result(0), "crashed: the driver gave 0 of 1 results"),
+    ],
+)
+def test_code_trouble_of_the_sandbox_is_error_after_a_second_try(result, detail):
+    sandbox = _Broken(result)
+    verify = CodeVerifier(sandbox, python_version="3")
+    (verdict,) = verify.verify([asserts(F, "assert f(1) == 2")])
+    assert verdict.outcome == "error"
+    assert verdict.detail.startswith(detail)
+    assert sandbox.runs == 3
+
+
+@pytest.mark.parametrize(
+    ("language", "tool", "right", "wrong"),
+    [
+        ("cpp", "g++", "#include <iostream>\nint main(){int a;std::cin>>a;std::cout<<a+1;}",
+         "int main(){ return x; }"),
+        ("javascript", "node", "console.log(Number(require('fs').readFileSync(0)) + 1)",
+         "console.log(0)"),
+    ],
+)  # fmt: skip
+def test_code_of_other_languages(code, language, tool, right, wrong):
+    entries = ({"stdin": "1", "stdout": "2"}, {"stdin": "41", "stdout": "42\n"})
+    verdicts = code.verify(
+        [task(p, language=language, kind="stdio", entries=entries) for p in (right, wrong)]
+    )
+    if shutil.which(tool, path="/usr/bin"):
+        assert [v.outcome for v in verdicts] == ["correct", "incorrect"], verdicts
+    else:
+        assert {v.outcome for v in verdicts} == {"error"}
+        assert tool in verdicts[0].detail
+
+
+def test_code_tool_that_is_missing_is_named(code):
+    if shutil.which("verilator", path="/usr/bin"):
+        pytest.skip("verilator is here")
+    (verdict,) = code.verify([task("module m; endmodule", language="verilog", kind="lint")])
+    assert verdict.outcome == "error"
+    assert verdict.detail == 'missing: {"tests":"?","first":"test 1: verilator"}'
+
+
+def test_code_escapes_do_not_reach_the_detail(code):
+    (verdict,) = code.verify([asserts("raise ValueError('\\x1b[2J\\x07')", "1")])
+    assert "\x1b" not in verdict.detail
+    assert "\\u001b" not in verdict.detail
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("{", "tests: Invalid JSON"),
+        ('{"kind":"asserts"}', "there are no entries"),
+        ('{"kind":"asserts","entries":[1]}', "entry 0 is no entry of kind asserts"),
+        ('{"kind":"calls","entries":[{"expected":1}]}', "function is missing"),
+        ('{"kind":"asserts","entries":["1"],"language":"cpp"}', "is not there for cpp"),
+        ('{"kind":"asserts","entries":["1"],"limits":{"cpu_s":-1}}', "limits.cpu_s"),
+    ],
+)
+def test_tests_that_cannot_be_read_say_why(text, problem):
+    with pytest.raises(ValueError, match="(?s)" + problem.replace("(", r"\(")):
+        read_tests(text)
+
+
+@pytest.mark.parametrize(
+    ("value", "form", "entries"),
+    [
+        (["assert 1"], {"kind": "asserts"}, ("assert 1",)),
+        ('["assert 1"]', {"kind": "asserts"}, ("assert 1",)),
+        ("def test(): ...", {"kind": "pytest"}, ("def test(): ...",)),
+        ([{"input": "1", "output": "2"}], {"kind": "stdio"}, ({"stdin": "1", "stdout": "2"},)),
+        ({"inputs": ["1"], "outputs": ["2"]}, {"kind": "stdio"}, ({"stdin": "1", "stdout": "2"},)),
+        ({"inputs": [[1]], "outputs": [2]}, {"kind": "calls", "function": "f"},
+         ({"args": [1], "expected": 2},)),
+        ('{"kind":"asserts","entries":["1"]}', {"kind": "json"}, ("1",)),
+    ],
+)  # fmt: skip
+def test_tests_of_a_source_become_entries(value, form, entries):
+    tests = parse_tests(value, TestForm(column="t", **form))
+    assert tests.entries == entries
+    assert read_tests(tests.text()) == tests
