@@ -1,11 +1,12 @@
 /* Exact joins by Indel similarity.
  *
  * Two texts a and b are alike if 2 LCS(a, b) / (|a| + |b|) reaches a threshold, 50% to 100%. Every
- * pair goes through four lossless gates, each cheaper than the next:
+ * pair goes through lossless gates, each cheaper than the next:
  *
  *   length   the shorter text holds the LCS, so lengths bound each other; texts are sorted by length
  *   coarse   letters counted in 16 bins: their L1 distance is at most |a| + |b| - 2 LCS
  *   fine     the same in 64 bins
+ *   lanes    an upper bound on the LCS of 32 pairs side by side, where the machine can
  *   band     a bit-parallel LCS (Hyyro 2004) of the cells that a good enough alignment can visit,
  *            given up as soon as the cell on the final diagonal shows too many edits
  *
@@ -45,6 +46,13 @@
 #define WAITING 1024   /* texts that passed the gates and wait for the LCS */
 #define LEAF 64        /* texts that are compared one by one */
 #define RUN 32         /* columns between two looks at the band */
+#define LANES 32       /* texts that go side by side */
+#define RARE 62        /* the class of all symbols that are not among the 62 most frequent */
+#define NOTHING 63     /* the class of a column behind the end of a text */
+#define ROWS 16        /* rows of a pattern in one lane */
+#define CHUNKS 4       /* of so many rows that go through the columns together */
+#define FEW 3          /* texts that are better looked at one by one */
+#define MOST 30000     /* characters that 16 bits can count */
 #define SMALL 4000000  /* pairs that are not worth a thread */
 
 /* ---- texts ----------------------------------------------------------------------------------- */
@@ -342,7 +350,153 @@ static int by_code(const void *x, const void *y) {
     return (a > b) - (a < b);
 }
 
+/* ---- the gate of lanes ------------------------------------------------------------------------ */
+
+/* One text, written for a look at many others: its symbols, the rare ones as one class. */
+typedef struct {
+    uint16_t *places; /* for each 16 rows, the places of the 64 classes */
+    uint16_t *state;  /* for each 16 rows, LANES words */
+    size_t room;
+} Wide;
+
+/* Room for the text of `length` characters; 0 without memory. */
+static int wide_set(Wide *wide, const uint8_t *symbols, uint32_t length) {
+    size_t chunks = ((size_t)length + ROWS - 1) / ROWS;
+    chunks += -chunks % 4;
+    if (chunks > wide->room) {
+        free(wide->places);
+        free(wide->state);
+        wide->room = chunks + chunks / 2;
+        wide->places = aligned_alloc(64, wide->room * 64 * sizeof *wide->places);
+        wide->state = aligned_alloc(64, wide->room * LANES * sizeof *wide->state);
+        if (!wide->places || !wide->state) return wide->room = 0, 0;
+    }
+    memset(wide->places, 0, chunks * 64 * sizeof *wide->places);
+    for (uint32_t i = 0; i < length; i++)
+        wide->places[i / ROWS * 64 + (symbols[i] < RARE ? symbols[i] : RARE)] |=
+            (uint16_t)(1 << i % ROWS);
+    return 1;
+}
+
+static void wide_free(Wide *wide) {
+    free(wide->places);
+    free(wide->state);
+}
+
 /* ---- the gates of letters -------------------------------------------------------------------- */
+
+#if defined(__x86_64__)
+#define BITALG __attribute__((target("avx512bw,avx512vl,avx512bitalg,popcnt,bmi,bmi2")))
+
+/* Take the columns of one run through CHUNKS * ROWS rows. */
+BITALG static void wide_columns(const uint16_t *places, uint16_t *state, const uint16_t *texts,
+                                uint32_t *carries, uint32_t run) {
+    __m512i s[CHUNKS], low[CHUNKS], high[CHUNKS];
+    const __m512i all = _mm512_set1_epi16(-1), zero = _mm512_setzero_si512();
+    for (int c = 0; c < CHUNKS; c++) {
+        s[c] = _mm512_load_si512(state + c * LANES);
+        low[c] = _mm512_load_si512(places + c * 64);
+        high[c] = _mm512_load_si512(places + c * 64 + 32);
+    }
+    for (uint32_t j = 0; j < run; j++) {
+        __m512i text = _mm512_load_si512(texts + j * LANES);
+        __mmask32 carry = carries[j];
+#pragma GCC unroll 4
+        for (int c = 0; c < CHUNKS; c++) {
+            __m512i row = _mm512_permutex2var_epi16(low[c], text, high[c]);
+            __m512i sum = _mm512_add_epi16(s[c], _mm512_and_si512(s[c], row));
+            __mmask32 over = _mm512_cmplt_epu16_mask(sum, s[c]);
+            sum = _mm512_mask_sub_epi16(sum, carry, sum, all);
+            carry = over | _mm512_mask_cmpeq_epi16_mask(carry, sum, zero);
+            s[c] = _mm512_ternarylogic_epi64(sum, s[c], row, 0xf4); /* sum | (s & ~row) */
+        }
+        carries[j] = carry;
+    }
+    for (int c = 0; c < CHUNKS; c++) _mm512_store_si512(state + c * LANES, s[c]);
+}
+
+/* Write 8 columns of 8 texts, from column k on, column by column: a turned square of bytes. Texts
+ * may be read beyond their end, but not by more than RUN bytes. */
+BITALG static inline void turn(const uint8_t *const *texts, uint32_t k, uint16_t *to) {
+    __m128i a[8], b[4];
+    for (int i = 0; i < 8; i++) a[i] = _mm_loadl_epi64((const __m128i *)(texts[i] + k));
+    for (int i = 0; i < 4; i++) b[i] = _mm_unpacklo_epi8(a[2 * i], a[2 * i + 1]);
+    a[0] = _mm_unpacklo_epi16(b[0], b[1]);
+    a[1] = _mm_unpackhi_epi16(b[0], b[1]);
+    a[2] = _mm_unpacklo_epi16(b[2], b[3]);
+    a[3] = _mm_unpackhi_epi16(b[2], b[3]);
+    b[0] = _mm_unpacklo_epi32(a[0], a[2]);
+    b[1] = _mm_unpackhi_epi32(a[0], a[2]);
+    b[2] = _mm_unpacklo_epi32(a[1], a[3]);
+    b[3] = _mm_unpackhi_epi32(a[1], a[3]);
+    for (int i = 0; i < 4; i++) {
+        __m256i two = _mm256_cvtepu8_epi16(_mm_min_epu8(b[i], _mm_set1_epi8(RARE)));
+        _mm_store_si128((__m128i *)(to + 2 * i * LANES), _mm256_castsi256_si128(two));
+        _mm_store_si128((__m128i *)(to + (2 * i + 1) * LANES), _mm256_extracti128_si256(two, 1));
+    }
+}
+
+/* Tell which of n texts may share `needs` characters with a pattern of m, as a mask.
+ *
+ * The band as below, for texts of about one length side by side. Rare symbols are one class, so what
+ * is counted is at least the LCS: no text is lost, and those that are left are compared again.
+ */
+BITALG static uint32_t lanes_bitalg(Wide *wide, uint32_t m, const uint8_t *const *texts, const uint32_t *lengths,
+                                    const uint32_t *needs, int n) {
+    uint16_t part[RUN * LANES] __attribute__((aligned(64)));
+    const uint8_t *at[LANES];
+    uint16_t ends[LANES] __attribute__((aligned(64))), least[LANES] __attribute__((aligned(64)));
+    uint32_t carries[RUN], longest = 0, skips = 0, text_skips = 0;
+    uint32_t alive = n == 32 ? UINT32_MAX : (1u << n) - 1;
+    size_t chunks = ((size_t)m + ROWS - 1) / ROWS;
+    chunks += -chunks % CHUNKS;
+    memset(ends, 0, sizeof ends);
+    memset(least, 0, sizeof least);
+    for (int l = 0; l < n; l++) {
+        if (needs[l] > m || needs[l] > lengths[l]) {
+            alive &= ~(1u << l);
+            continue;
+        }
+        ends[l] = (uint16_t)lengths[l];
+        least[l] = (uint16_t)needs[l];
+        if (lengths[l] > longest) longest = lengths[l];
+        if (m - needs[l] > skips) skips = m - needs[l];
+        if (lengths[l] - needs[l] > text_skips) text_skips = lengths[l] - needs[l];
+    }
+    memset(wide->state, 0xff, chunks * LANES * sizeof *wide->state);
+    const __m512i one = _mm512_set1_epi16(1);
+    const __m512i end = _mm512_load_si512(ends), need = _mm512_load_si512(least);
+    for (uint32_t j = 0; j < longest;) {
+        uint32_t run = longest - j < RUN ? longest - j : RUN;
+        for (int l = 0; l < LANES; l++) at[l] = texts[l < n ? l : 0] + (j < ends[l] ? j : 0);
+        for (int l = 0; l < LANES; l += 8)
+            for (uint32_t k = 0; k < RUN; k += 8) turn(at + l, k, part + k * LANES + l);
+        for (int l = 0; l < LANES; l++)
+            for (uint32_t k = j < ends[l] ? ends[l] - j : 0; k < run; k++)
+                part[k * LANES + l] = NOTHING;
+        size_t first = (j > text_skips ? j - text_skips : 0) / ROWS / CHUNKS * CHUNKS;
+        size_t last = (j + run + skips) / ROWS;
+        memset(carries, 0, sizeof carries);
+        for (size_t c = first; c < chunks && c <= last; c += CHUNKS)
+            wide_columns(wide->places + c * 64, wide->state + c * LANES, part, carries, run);
+        j += run;
+        /* How much is common on the final diagonal of each text, and how much may follow. */
+        __m512i left = _mm512_subs_epu16(end, _mm512_set1_epi16((int16_t)j));
+        __m512i rows = _mm512_subs_epu16(_mm512_set1_epi16((int16_t)m), left);
+        __m512i common = left;
+        for (size_t c = 0; c < chunks && c <= last; c++) {
+            __m512i here = _mm512_subs_epu16(rows, _mm512_set1_epi16((int16_t)(c * ROWS)));
+            /* A shift by 16 or more gives 0, so that all bits count. */
+            __m512i mask = _mm512_sub_epi16(_mm512_sllv_epi16(one, here), one);
+            __m512i zeros = _mm512_andnot_si512(_mm512_load_si512(wide->state + c * LANES), mask);
+            common = _mm512_add_epi16(common, _mm512_popcnt_epi16(zeros));
+        }
+        alive &= _mm512_cmpge_epu16_mask(common, need);
+        if (__builtin_popcount(alive) <= FEW) break;
+    }
+    return alive;
+}
+#endif
 
 /* The gates, by one kind of instructions. Every kind gives the same answers in the same order. */
 typedef struct {
@@ -354,6 +508,9 @@ typedef struct {
     size_t (*fine)(const uint8_t *q, uint32_t length, const uint8_t *rows,
                    const uint32_t *lengths, uint64_t t, uint32_t *list, size_t n);
     int64_t (*band)(Pattern *p, const uint8_t *text, uint32_t n, uint32_t need);
+    /* Tell which texts may share enough with a pattern; NULL without such instructions. */
+    uint32_t (*lanes)(Wide *wide, uint32_t m, const uint8_t *const *texts,
+                      const uint32_t *lengths, const uint32_t *needs, int n);
 } Gates;
 
 INLINE uint32_t distance(const uint8_t *a, const uint8_t *b, int n) {
@@ -394,7 +551,7 @@ static size_t coarse_plain(const uint8_t *q, const uint8_t *rows, size_t n, uint
     return found;
 }
 
-static const Gates gates_plain = {"plain", coarse_plain, fine_plain, band_plain};
+static const Gates gates_plain = {"plain", coarse_plain, fine_plain, band_plain, NULL};
 
 #if defined(__x86_64__)
 #define AVX2 __attribute__((target("avx2,popcnt,bmi,bmi2")))
@@ -456,14 +613,19 @@ AVX512 static size_t coarse_avx512(const uint8_t *q, const uint8_t *rows, size_t
 KIND(avx2, AVX2)
 KIND(avx512, AVX512)
 
-static const Gates gates_avx2 = {"avx2", coarse_avx2, fine_avx2, band_avx2};
-static const Gates gates_avx512 = {"avx512", coarse_avx512, fine_avx512, band_avx512};
+static const Gates gates_avx2 = {"avx2", coarse_avx2, fine_avx2, band_avx2, NULL};
+static const Gates gates_avx512 = {"avx512", coarse_avx512, fine_avx512, band_avx512, NULL};
+static const Gates gates_bitalg = {"bitalg", coarse_avx512, fine_avx512, band_avx512,
+                                   lanes_bitalg};
 #endif
 
 static const Gates *gates_for(const char *name) {
     int best = !name;
 #if defined(__x86_64__)
     __builtin_cpu_init();
+    if ((best || !strcmp(name, "bitalg")) && __builtin_cpu_supports("avx512bitalg") &&
+        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
+        return &gates_bitalg;
     if ((best || !strcmp(name, "avx512")) && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl"))
         return &gates_avx512;
@@ -553,6 +715,7 @@ typedef struct {
 
 typedef struct {
     Pattern pattern;
+    Wide wide;
     uint32_t *waiting; /* TILE lists of WAITING places among the partners */
     uint32_t *near;
     Hit *best;
@@ -569,6 +732,7 @@ static int lane_make(Lane *lane, size_t limit) {
 
 static void lane_free(Lane *lane) {
     pattern_free(&lane->pattern);
+    wide_free(&lane->wide);
     free(lane->waiting);
     free(lane->near);
     free(lane->best);
@@ -589,11 +753,34 @@ typedef struct {
     int found;
 } Seeker;
 
+/* Tell which of the next partners may reach the threshold, as a mask. */
+static uint32_t look(Scan *scan, Lane *lane, const Seeker *seeker, const uint32_t *waiting,
+                     uint32_t n) {
+    const uint8_t *at[LANES];
+    uint32_t lengths[LANES], needs[LANES];
+    if (n > LANES) n = LANES;
+    for (uint32_t l = 0; l < n; l++) {
+        at[l] = symbols_of(scan->others, scan->partners[waiting[l]]);
+        lengths[l] = scan->lengths[waiting[l]];
+        needs[l] = least_common((uint64_t)seeker->length + lengths[l], scan->t);
+        if (lengths[l] >= MOST) return UINT32_MAX;
+    }
+    return scan->gates->lanes(&lane->wide, seeker->length, at, lengths, needs, (int)n);
+}
+
 /* Compare one text with the partners that wait for it. */
 static int seek(Scan *scan, Lane *lane, Seeker *seeker, const uint32_t *waiting, Hit *best) {
     const Texts *texts = scan->texts, *others = scan->others;
+    int by_lanes = scan->gates->lanes && seeker->n_waiting >= LANES / 4 && seeker->length &&
+                   2 * (uint64_t)seeker->length < MOST;
+    if (by_lanes && !wide_set(&lane->wide, symbols_of(texts, seeker->row), seeker->length))
+        return 0;
+    uint32_t may = 0;
     int set = 0;
     for (uint32_t k = 0; k < seeker->n_waiting && !seeker->found; k++) {
+        if (by_lanes && k % LANES == 0)
+            may = look(scan, lane, seeker, waiting + k, seeker->n_waiting - k);
+        if (by_lanes && !(may >> k % LANES & 1)) continue;
         uint32_t place = scan->partners[waiting[k]], length = scan->lengths[waiting[k]];
         uint32_t total = seeker->length + length, need = least_common(total, scan->t);
         if (scan->mode == BEST && seeker->n_best == scan->limit) {
@@ -1195,9 +1382,9 @@ static PyObject *module_pairs(PyObject *self, PyObject *args) {
 }
 
 static PyObject *module_supported(PyObject *self, PyObject *args) {
-    static const char *const names[] = {"avx512", "avx2", "plain"};
+    static const char *const names[] = {"bitalg", "avx512", "avx2", "plain"};
     PyObject *list = PyList_New(0);
-    for (int i = 0; list && i < 3; i++) {
+    for (int i = 0; list && i < 4; i++) {
         if (!gates_for(names[i])) continue;
         PyObject *name = PyUnicode_FromString(names[i]);
         if (!name || PyList_Append(list, name)) Py_CLEAR(list);

@@ -66,8 +66,8 @@ def join(
         limit: Items per text at most; the best ones, and among equals the lower ones.
         workers: Threads.
         tick: Called now and then with the number of texts done since.
-        kernels: ``avx512``, ``avx2`` or ``plain``, where the machine has them; the best one by
-            default. All give the same rows.
+        kernels: ``bitalg``, ``avx512``, ``avx2`` or ``plain``, as the machine allows; the best one
+            by default. All give the same rows.
 
     Returns:
         One row for each find, ordered by text, then best first: ``text`` and ``item`` (UInt32,
