@@ -50,6 +50,7 @@ arms:
 student: {model: stillroom/base-1, settings: {steps: 4, tokens_per_step: 256}}
 seeds: 2
 benchmarks: {develop: [proxy_suite], repeats: 2}
+references: {name: stillroom/teacher-1, system: "Think carefully, digit by digit.", temperature: 0}
 """
 
 
@@ -96,6 +97,7 @@ def test_a_study_runs_reports_and_runs_again_for_nothing(folder, capsys):
     assert r"Does \<b\>verification\</b\> help \| or not?" in report
     assert "verified" in report
     assert "chosen: verdict is incorrect" in report.replace("\\", "")
+    assert "Likelihood of right answers" in report
     facts = json.loads((folder / "results.json").read_text())
     assert [d["arm"] for d in facts["differences"]] == ["verified"]
     assert {s["seed"] for s in facts["students"]} == {0, 1}
@@ -251,7 +253,7 @@ def test_eval_grades_a_model_and_keeps_every_attempt(folder, capsys):
     assert f"{share:.1f}" in said
     arguments[-3] = "2"
     main(arguments)
-    assert "calls" not in capsys.readouterr().out
+    assert "reused" in capsys.readouterr().out
     fewer = pl.read_parquet(folder / "attempts.parquet")
     both = fewer.join(attempts, on=["item", "repeat"], suffix="_before")
     assert both.height == 40

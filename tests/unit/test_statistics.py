@@ -10,6 +10,7 @@ from scipy import stats
 from stillroom.study.statistics import (
     Outcomes,
     bootstrap,
+    decision_accuracy,
     detectable,
     differences,
     holm,
@@ -182,6 +183,9 @@ def test_scores_at_the_borders_have_intervals_inside_them():
 def test_known_values():
     assert holm([0.01, 0.04, 0.03, 0.5]) == pytest.approx([0.04, 0.09, 0.09, 0.5])
     assert holm([]) == []
+    assert decision_accuracy({"a": 1, "b": 2}, {"b": 5, "a": 3, "c": 9}) == 1.0
+    assert decision_accuracy({"a": 1, "b": 2}, {"b": 3, "a": 3}) == 0.5
+    assert math.isnan(decision_accuracy({"a": 1}, {"a": 2}))
     assert wilson(15, 30) == pytest.approx((0.3315, 0.6685), abs=1e-4)
     assert wilson(30, 30)[1] == pytest.approx(1.0)
     assert pass_at_k(16, 4, 1) == pytest.approx(0.25)

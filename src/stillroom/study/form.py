@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stillroom.recipe.form import Recipe
+from stillroom.steps.base import ModelSpec
 from stillroom.train.trainer import Student
 
 
@@ -57,6 +58,9 @@ class Study(BaseModel):
         student: What is trained, and how.
         seeds: Replications. Each draws other rows, in another order, and samples anew.
         benchmarks: What students are graded on.
+        references: A model whose right answers to the development items students are scored on: the
+            mean log-likelihood of their tokens is a second outcome, which moves before accuracy
+            does. Proxy students only.
         matters: Smallest difference that the asker cares about, 0 to 1; differences below it are
             called too small to matter.
     """
@@ -74,6 +78,7 @@ class Study(BaseModel):
     student: Student
     seeds: int = Field(3, ge=1, le=1_000)
     benchmarks: Benchmarks
+    references: ModelSpec | None = None
     matters: float = Field(0.0, ge=0, lt=1)
 
     @model_validator(mode="after")

@@ -23,7 +23,15 @@ from stillroom.store.artifact import Artifact
 from stillroom.store.store import disk_errors, replace_text
 from stillroom.study.forest import Line, forest_svg
 from stillroom.study.run import Result, Sat
-from stillroom.study.statistics import Difference, Outcomes, Score, differences, scores
+from stillroom.study.statistics import (
+    Difference,
+    Outcomes,
+    Score,
+    decision_accuracy,
+    differences,
+    means,
+    scores,
+)
 from stillroom.study.verdict import interval, points, verdict
 
 EXAMPLES = 3
@@ -125,6 +133,7 @@ def _blocks(result: Result, outcomes: Outcomes) -> list[Block]:
             "and sampling, and of seeds."
         )
     )
+    blocks += _likelihood(result, outcomes)
     blocks += _attempts(result, list(outcomes.arms))
     blocks += _sources_of_difference(result, list(outcomes.arms))
     blocks += _cost(result, list(outcomes.arms))
@@ -183,6 +192,36 @@ def _score_table(
             ]
         )
     return header, rows
+
+
+def _likelihood(result: Result, outcomes: Outcomes) -> list[Block]:
+    """Compare arms by how likely their students find right answers."""
+    table = result.likelihoods()
+    if table is None:
+        return []
+    found = Outcomes.of(table.filter(pl.col("arm").is_in(outcomes.arms)), outcomes.arms)
+    against = {d.arm: d for d in differences(found) if d.benchmark is None}
+    rows = []
+    for arm, mean in means(found).items():
+        cells = [arm, f"{mean:.4f}"]
+        if arm in against:
+            d = against[arm]
+            span = f"{d.estimate.low:+.4f} to {d.estimate.high:+.4f}"
+            cells += [f"{d.estimate.value:+.4f}", span, f"{d.p:.2g}"]
+        else:
+            cells += ["", "", ""]
+        rows.append(cells)
+    agree = decision_accuracy(means(found), means(outcomes))
+    return [
+        Block(heading="Likelihood of right answers"),
+        Block(
+            text="Mean log-likelihood per token, in nats, of right answers that the model "
+            f"{result.study.references.name if result.study.references else ''} gave to the same "
+            "questions: less noisy than accuracy, and not the same thing. It puts "
+            f"{100 * agree:.0f}% of pairs of arms in the order in which accuracy puts them."
+        ),
+        Block(table=(["arm", "nats per token", "above control", "95% interval", "p (Holm)"], rows)),
+    ]
 
 
 def _attempts(result: Result, arms: Sequence[str]) -> list[Block]:

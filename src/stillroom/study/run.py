@@ -12,6 +12,7 @@ Attempts on a benchmark differ because each student is a model of its own.
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -29,16 +30,27 @@ from stillroom.recipe.document import Document
 from stillroom.recipe.form import Recipe
 from stillroom.recipe.load import read_recipe, recipe_text
 from stillroom.recipe.pipeline import walk
-from stillroom.run.runner import Built, Runner, Watcher
-from stillroom.steps.base import Runtime, Step
+from stillroom.run.runner import At, Built, Runner, Watcher
+from stillroom.steps.answer.answer import Answer
+from stillroom.steps.base import ModelSpec, Runtime, Step
 from stillroom.steps.mix.mix import Mix
 from stillroom.steps.source.source import Source
-from stillroom.store.store import Store
+from stillroom.store.digest import column_digest, value_digest
+from stillroom.store.store import Store, disk_errors
 from stillroom.store.table import Table
 from stillroom.study.arms import NoSuchPlace, change
 from stillroom.study.form import Study
 from stillroom.study.rows import Budget, Drawn, draw
-from stillroom.train.trainer import Alumnus, Job, Student, TrainingFailed, find, student_key, train
+from stillroom.train.trainer import (
+    Alumnus,
+    Example,
+    Job,
+    Student,
+    TrainingFailed,
+    find,
+    student_key,
+    train,
+)
 from stillroom.train.trainers import trainer_of
 
 
@@ -95,6 +107,8 @@ class Sat:
         trained: What training said of itself.
         seconds: Of training; 0 if it was found.
         grades: Benchmark to grades.
+        likelihood: Benchmark to ``item`` and ``score``: mean log-likelihood per token of a right
+            answer, in nats; empty without ``references``.
         failed: Why there are no grades, or None.
     """
 
@@ -107,6 +121,7 @@ class Sat:
     trained: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     grades: Mapping[str, Grades] = field(default_factory=dict)
+    likelihood: Mapping[str, pl.DataFrame] = field(default_factory=dict)
     failed: str | None = None
 
 
@@ -138,6 +153,23 @@ class Result:
             for benchmark, g in s.grades.items()
         ]  # fmt: skip
         return pl.concat(frames)
+
+    def likelihoods(self) -> pl.DataFrame | None:
+        """Return the second outcome of every student in the form of `grades`, if there is one."""
+        frames = [
+            table.select(
+                pl.lit(s.arm).alias("arm"),
+                pl.lit(s.seed).alias("seed"),
+                pl.lit(benchmark).alias("benchmark"),
+                "item",
+                pl.lit(0).alias("repeat"),
+                "score",
+            )
+            for s in self.sat
+            if s.student is not None
+            for benchmark, table in s.likelihood.items()
+        ]
+        return pl.concat(frames) if frames else None
 
 
 class Listener:
@@ -214,6 +246,7 @@ def run(
         for place, rows in drawn.items()
     }
     alumni, failures = _train(study.student, settings, base, drawn, keys, lab)
+    right = {exam.name: _right_answers(study.references, exam, lab) for exam in exams}
     sat = [_sit_base(study.student.model, exams, lab)]
     for place, rows in drawn.items():
         arm, seed = place
@@ -228,6 +261,11 @@ def run(
                 trained=dataclasses.asdict(alumnus.trained),
                 seconds=alumnus.seconds,
                 grades=_sit(alumnus, exams, lab, f"{arm}.{seed}"),
+                likelihood={
+                    name: _likelihood(alumnus, answers, lab.store)
+                    for name, answers in right.items()
+                    if answers is not None
+                },
             )
         sat.append(one)
         lab.listener.graded(one)
@@ -241,6 +279,45 @@ def _sit(alumnus: Alumnus, exams: Sequence[Exam], lab: Laboratory, path: str) ->
         exam.name: grade(exam, alumnus.name, Runner(lab.store, rt), f"{path}.{exam.name}")
         for exam in exams
     }
+
+
+def _right_answers(
+    references: ModelSpec | None, exam: Exam, lab: Laboratory
+) -> pl.DataFrame | None:
+    """Return ``item``, ``question``, ``reasoning`` and ``answer`` of the first right answers."""
+    if references is None:
+        return None
+    at: list[At] = []
+    items, _, verify = exam.steps(references.name)
+    for step in (items, Answer(model=references), verify):
+        at = [Runner(lab.store, lab.rt)(f"references.{exam.name}.{step.label}", step, at)]
+    table = at[0].table.scan("question_id", "question", "reasoning", "answer", "verdict").collect()
+    right = table.filter(pl.col("verdict") == "correct").drop("verdict")
+    return right.unique("question_id", keep="first", maintain_order=True).rename(
+        {"question_id": "item"}
+    )
+
+
+def _likelihood(alumnus: Alumnus, answers: pl.DataFrame, store: Store) -> pl.DataFrame:
+    """Score right answers under a student, once."""
+    wanted = value_digest([alumnus.key, [column_digest(answers[c]) for c in answers.columns]])
+    path = store.root / "scores" / f"{wanted}.parquet"
+    if path.exists():
+        return pl.read_parquet(path)
+    from stillroom.train.likelihood import log_likelihood
+
+    examples = [Example(*row) for row in answers.drop("item").iter_rows()]
+    scored = log_likelihood(alumnus.path, examples)
+    table = answers.select("item").with_columns(
+        pl.Series("score", [s.completion for s in scored], dtype=pl.Float64),
+        pl.Series("answer_score", [s.answer for s in scored], dtype=pl.Float64),
+    )
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        table.write_parquet(partial)
+        partial.replace(path)
+    return table
 
 
 def _sit_base(model: str, exams: Sequence[Exam], lab: Laboratory) -> Sat:

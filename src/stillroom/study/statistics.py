@@ -203,6 +203,12 @@ def scores(outcomes: Outcomes) -> list[Score]:
     return found
 
 
+def means(outcomes: Outcomes) -> dict[str, float]:
+    """Return the mean of every arm over seeds and questions, benchmarks with equal weight."""
+    pooled = _pooled(_tables(outcomes, None)).mean(axis=1)
+    return {arm: float(value) for arm, value in zip(outcomes.arms, pooled, strict=True)}
+
+
 def differences(outcomes: Outcomes) -> list[Difference]:
     """Compare every arm with the first: pooled over benchmarks first, then on each.
 
@@ -235,6 +241,26 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
         corrected[i] = largest
     return corrected
+
+
+def decision_accuracy(one: Mapping[str, float], other: Mapping[str, float]) -> float:
+    """Return the share of pairs of arms that two outcomes put in the same order, 0 to 1.
+
+    It says how far decisions by one outcome, or at one scale, are those of another. Ties count
+    half; nan with fewer than two arms in common.
+
+    Source: DataDecide, arXiv 2504.11393.
+
+    >>> decision_accuracy({"a": 1, "b": 2, "c": 3}, {"a": 1, "b": 3, "c": 2})
+    0.6666666666666666
+    """
+    arms = [arm for arm in one if arm in other]
+    pairs = [(a, b) for i, a in enumerate(arms) for b in arms[i + 1 :]]
+    agree = 0.0
+    for a, b in pairs:
+        product = (one[a] - one[b]) * (other[a] - other[b])
+        agree += 1.0 if product > 0 else 0.5 if product == 0 else 0.0
+    return agree / len(pairs) if pairs else math.nan
 
 
 def not_worse(outcomes: Outcomes, level: float = 0.05) -> list[str]:

@@ -42,6 +42,7 @@ def log_likelihood(directory: Path, examples: Sequence[Example]) -> list[Likelih
         ModelError: If the model's files cannot be read.
         ValueError: If the directory holds another architecture.
     """
+    torch.set_num_threads(1)
     checkpoint = Checkpoint(directory)
     model = load_model(directory).eval()
     rows = []
