@@ -92,7 +92,9 @@ def fetch_hub(repo: str, revision: str, pattern: str) -> Sequence[Path]:
 
     where = f"hub {repo}@{revision[:12]}"
     try:
-        names = HfApi().list_repo_files(repo, repo_type="dataset", revision=revision)
+        # `list_repo_files` says the same, but tries for 23 seconds where there is no network.
+        files = HfApi().dataset_info(repo, revision=revision).siblings or []
+        names = [file.rfilename for file in files]
         matching = sorted(n for n in names if fnmatch.fnmatch(n, pattern))
         if not matching:
             raise SourceError(
