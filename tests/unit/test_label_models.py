@@ -133,7 +133,30 @@ def test_refused_question_is_null_and_told_apart(tmp_path):
 
     with serving(tmp_path, behave) as (_, kitchen, label):
         assert [r["difficulty"] for r in label("{difficulty: grader}")] == [3.0, None, 3.0]
-        assert notes(kitchen) == ["1 of 3 rows have no value in difficulty: the request failed."]
+        (note,) = notes(kitchen)
+        said = "1 of 3 rows have no value in difficulty: the request failed, the first one with r"
+        assert note.startswith(said)
+
+
+def test_model_that_fails_on_every_row_stops_the_run_with_its_words(tmp_path):
+    with serving(tmp_path, refusal(400, "too many words")) as (_, kitchen, label):
+        for _ in range(2):
+            with pytest.raises(ModelError, match="all 3 requests of this label failed") as caught:
+                label("{difficulty: grader}")
+            assert "too many words" in str(caught.value)
+        assert [run.artifact.manifest.step for run in kitchen.built] == ["source"]
+
+
+def test_prompt_beyond_the_context_of_the_embedded_teacher_says_so(tmp_path):
+    (tmp_path / "q.jsonl").write_text(json.dumps({"question": "How many?"}))
+    with Ledger(tmp_path / "ledger") as ledger:
+        kitchen = Kitchen(tmp_path / "store", {"q": str(tmp_path / "q.jsonl")},
+                          ModelsConfig({}), lambda: ledger)  # fmt: skip
+        with pytest.raises(ModelError, match=r"too_long: the prompt has \d+ tokens; .*1023"):
+            kitchen.run(
+                "name: t\nmodels: {grader: {name: stillroom/teacher-1}}\ndomains: {math: "
+                "[{source: {file: q.jsonl}}, {label: {difficulty: {model: grader}}}]}"
+            )
 
 
 def test_plan_counts_what_is_not_settled(tmp_path):

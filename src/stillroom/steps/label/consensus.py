@@ -22,7 +22,7 @@ from stillroom.steps.asking import (
     sampling,
 )
 from stillroom.steps.base import Calls, ModelSpec, Runtime, Shardwise, Tick
-from stillroom.steps.label.inquired import WHY, prompt
+from stillroom.steps.label.inquired import Reasons, check_some, prompt
 from stillroom.steps.label.measure import Frames, Measure
 from stillroom.store.table import Table
 
@@ -105,9 +105,13 @@ class Consensus(Measure):
             ledger,
             lambda requests: purchase(requests, bound(self.model), rt, again=next(rounds) > 0),
         )
-        yield lambda frame: self._read(frame, ledger, tally)
+        check_some(outcomes(inquiries(), ledger), bound(self.model))
+        reasons = Reasons()
+        yield lambda frame: self._read(frame, ledger, tally, reasons)
 
-    def _read(self, frame: pl.DataFrame, ledger: Ledger, tally: Counter[str]) -> pl.DataFrame:
+    def _read(
+        self, frame: pl.DataFrame, ledger: Ledger, tally: Counter[str], reasons: Reasons
+    ) -> pl.DataFrame:
         found: dict[str, tuple[set[int], str]] = {}
         groups = frame.group_by("question_id", maintain_order=True)
         known = outcomes(self._inquiries(frame), ledger)
@@ -116,7 +120,8 @@ class Consensus(Measure):
             if numbers and numbers <= set(range(1, draws.height + 1)):
                 found[str(question)] = (numbers, "")
             else:
-                why = WHY.get(outcome.state, "the reply names no answer that is there")
+                read = outcome.state == "read"
+                why = "the reply names no answer that is there" if read else reasons.of(outcome)
                 found[str(question)] = (set(), why)
         rows: list[tuple[bool | None, int | None]] = []
         place: Counter[str] = Counter()

@@ -1,10 +1,9 @@
 """The fastText library behind one file: linear text classifiers, trained in seconds.
 
-The original project is archived, and its builds of 2024 and later read memory that nobody wrote
-when they train on one thread, so that equal runs differ or end in NaN. ``floret`` is Explosion's
-build of the same code (MIT, with wheels), in its plain fastText mode, and is deterministic; it is
-the extra ``stillroom[fasttext]``. On one thread the library gives random start values to the first
-tenth of the word vectors and zeros to the rest; a linear classifier learns from either.
+The original project is archived. Two builds of 2024 and later were tried on one thread, with one
+seed and the same file: equal runs gave different models, or ended in NaN (ADR 6). ``floret`` is
+Explosion's build of fastText (MIT, with wheels), here in its plain fastText mode; its equal runs
+were equal. It is the extra ``stillroom[fasttext]``.
 """
 
 import importlib.metadata

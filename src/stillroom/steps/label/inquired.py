@@ -13,9 +13,10 @@ from typing import Any, ClassVar, Self
 import polars as pl
 from pydantic import Field
 
+from stillroom.errors import ModelError
 from stillroom.models.chat import Message
 from stillroom.models.ledger import Ledger
-from stillroom.models.structured import TRIES, Form, Inquiry, ask, outcomes, schema_of
+from stillroom.models.structured import TRIES, Form, Inquiry, Outcome, ask, outcomes, schema_of
 from stillroom.rows import Schema, content_id
 from stillroom.steps.asking import bound, estimate, estimate_at_most, purchase, role, sampling
 from stillroom.steps.base import Calls, ModelSpec, Runtime, Shardwise, Tick
@@ -27,6 +28,21 @@ WHY = {
     "filtered": "a content filter cut the reply off",
     "failed": "the request failed",
 }
+
+
+class Reasons:
+    """Says why rows have no value; of each kind of failure, in the words of the first."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, str] = {}
+
+    def of(self, outcome: Outcome[Any]) -> str:
+        """Say why an inquiry has no value."""
+        if outcome.failure is None:
+            return WHY[outcome.state]
+        kind = outcome.failure.partition(":")[0]
+        words = self._first.setdefault(kind, outcome.failure.rstrip("."))
+        return f"{WHY['failed']}, the first one with {words}"
 
 
 class Inquired(Measure):
@@ -108,9 +124,13 @@ class Inquired(Measure):
             ledger,
             lambda requests: purchase(requests, bound(self.model), rt, again=next(rounds) > 0),
         )
-        yield lambda frame: self._read(frame, ledger, tally)
+        check_some(outcomes(inquiries(), ledger), bound(self.model))
+        reasons = Reasons()
+        yield lambda frame: self._read(frame, ledger, tally, reasons)
 
-    def _read(self, frame: pl.DataFrame, ledger: Ledger, tally: Counter[str]) -> pl.DataFrame:
+    def _read(
+        self, frame: pl.DataFrame, ledger: Ledger, tally: Counter[str], why: Reasons
+    ) -> pl.DataFrame:
         known = outcomes(self._inquiries(frame), ledger)
         values: list[float | None] = []
         reasons: list[str | None] = []
@@ -119,7 +139,7 @@ class Inquired(Measure):
             values.append(fmean(map(self.value, forms)) if forms else None)
             reasons.append(getattr(forms[0], "reasoning", None) if forms else None)
             if not forms:
-                tally[WHY[votes[0].state]] += 1
+                tally[why.of(votes[0])] += 1
         names = list(self.adds())
         data = {"id": frame["id"], names[0]: values, names[1]: reasons}
         return pl.DataFrame(data, schema_overrides=dict(self.adds()))
@@ -137,6 +157,29 @@ class Inquired(Measure):
     def calls_at_most(self, rows: int, rt: Runtime) -> Calls:
         """Bound the votes, every one of them tried to the last."""
         return estimate_at_most(bound(self.model), rt, rows * self.votes * self.tries)
+
+
+def check_some(known: Iterator[Outcome[Any]], spec: ModelSpec) -> None:
+    """Make sure that not every request failed: a column of nulls says nothing of the rows.
+
+    Args:
+        known: Outcomes; read up to the first that did not fail.
+        spec: The model that was asked.
+
+    Raises:
+        ModelError: If all failed.
+    """
+    n, first = 0, ""
+    for outcome in known:
+        if outcome.state != "failed":
+            return
+        n, first = n + 1, first or str(outcome.failure).rstrip(".")
+    if n:
+        raise ModelError(
+            f"{spec.name}: all {n:,} requests of this label failed, the first one with {first}; "
+            "expected replies. Choose a model that can read the question and the label's "
+            "instructions, or look after its server and run again with --retry-failed."
+        )
 
 
 @cache
