@@ -16,6 +16,7 @@ from stillroom.families import (
     LEVELS,
     SPLITS,
     STYLES,
+    VERSION,
     Problem,
     plain,
     problem,
@@ -25,7 +26,7 @@ from stillroom.families import (
     verify,
 )
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "families.json"
+GOLDEN = Path(__file__).parents[1] / "golden" / f"families.v{VERSION}.json"
 CELLS = [(family, level) for family in FAMILIES for level in LEVELS]
 
 
@@ -93,6 +94,7 @@ BY_KIND = {
     "dissolved": lambda a, b: a * b,
     "concentration": lambda a, b: a / b,
     "diluted": lambda a, b, c: a * b / c,
+    "drawn off": lambda a, b, c, d: a * b / c * d,
     "two dissolved": lambda a, b, c, d: a * b + c * d,
     "blend": lambda a, b, c, d: (a * b + c * d) / (b + d),
 }

@@ -9,6 +9,8 @@ import zstandard
 from tests.kitchen import Kitchen, rows
 
 from stillroom.errors import SourceError
+from stillroom.steps.source import generators
+from stillroom.steps.source.source import Source
 
 ROWS = [
     {"problem": "What is 2+2?", "solution": "2+2 is \\boxed{4}", "n": "7", "lic": "mit"},
@@ -206,3 +208,14 @@ def test_question_of_a_conversation_is_the_users_first_message(tmp_path):
         table = kitchen.chain(f"- source: {{file: {file}, question: messages}}")
         assert [row["question"] for row in rows(table)] == ["Why?"]
         assert kitchen.built[0].artifact.manifest.drops == {"no_question": 1}
+
+
+def test_another_release_of_a_generator_is_another_source(kitchen, monkeypatch):
+    runtime = kitchen.runtime
+    made = [Source(procedural={"n": 1}), Source(gym={"task": "chain_sum", "n": 1})]
+    before = [source.outside(runtime) for source in made]
+    monkeypatch.setattr(generators, "VERSION", generators.VERSION + 1)
+    monkeypatch.setattr(generators, "version", lambda name: "another")
+    after = [source.outside(runtime) for source in made]
+    assert None not in before
+    assert not set(before) & set(after)

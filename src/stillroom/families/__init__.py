@@ -42,6 +42,7 @@ __all__ = [
     "SPLITS",
     "STYLES",
     "SYSTEM_PROMPTS",
+    "VERSION",
     "Family",
     "Problem",
     "Stream",
@@ -52,6 +53,9 @@ __all__ = [
     "trace",
     "verify",
 ]
+
+VERSION = 2
+"""Raised whenever the same family, level, split, seed and index give another problem."""
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {

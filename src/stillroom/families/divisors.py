@@ -10,7 +10,7 @@ import random
 from stillroom.families.base import Domain, Facts, Family
 from stillroom.families.working import Work
 
-_LIMITS = {1: (40, 1, 2), 2: (60, 2, 3), 3: (99, 3, 5), 4: (24, 1, 4), 5: (60, 2, 5)}
+_LIMITS = {1: (80, 1, 3), 2: (90, 2, 4), 3: (99, 3, 5), 4: (24, 1, 4), 5: (60, 2, 5)}
 """Level to (largest number, fewest and most subtractions)."""
 
 

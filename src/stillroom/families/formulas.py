@@ -48,8 +48,8 @@ class Formulas(KindFamily):
         1: ("distance", "force", "mass", "voltage", "energy"),
         2: ("speed", "density", "current", "pressure", "acceleration"),
         3: ("long distance", "momentum", "long work"),
-        4: ("two legs", "two masses", "two works"),
-        5: ("changing force", "energy share"),
+        4: ("changing force", "energy share"),
+        5: ("two legs", "two masses", "two works"),
     }
     distractors = (
         "The lab is cool and quiet today.",

@@ -30,6 +30,11 @@ def _diluted(rng: random.Random) -> Numbers:
             return (strength, litres, final)
 
 
+def _drawn_off(rng: random.Random) -> Numbers:
+    strength, litres, final = _diluted(rng)
+    return (strength, litres, final, rng.randint(2, final - 1))
+
+
 def _blend(rng: random.Random) -> Numbers:
     while True:
         a, b, c, d = rng.randint(11, 60), rng.randint(2, 6), rng.randint(11, 60), rng.randint(1, 7)
@@ -46,8 +51,8 @@ class Mixtures(KindFamily):
         1: ("dissolved",),
         2: ("concentration",),
         3: ("diluted",),
-        4: ("two dissolved",),
-        5: ("blend",),
+        4: ("drawn off",),
+        5: ("two dissolved", "blend"),
     }
     things = ("salt", "sugar", "acid", "dye", "soda", "fertilizer")
     distractors = (
@@ -103,6 +108,23 @@ class Mixtures(KindFamily):
                 "de": "{1} l mit {0} g/l werden auf {2} l verdünnt. Konzentration in g/l?",
                 "fr": "{1} l à {0} g/l sont dilués à {2} l. Nouvelle concentration en g/l ?",
                 "es": "{1} l de {0} g/l se diluyen a {2} l. ¿Concentración en g/l?",
+            },
+        ),
+        "drawn off": Kind(
+            _drawn_off,
+            lambda a, b, c, d: ("*", ("/", ("*", a, b), c), d),
+            (
+                "{1} l of a solution with {0} g/l of {thing} are filled up with water to {2} l. "
+                "How many g of {thing} are in {3} l of that?",
+                "Water is added to {1} l of {0} g/l {thing} solution until there are {2} l, "
+                "and {3} l are drawn off. Find the mass of {thing} in them, in g.",
+                "A stock of {0} g/l is diluted from {1} l to {2} l. "
+                "How many g of {thing} do {3} l hold now?",
+            ),
+            {
+                "de": "{1} l mit {0} g/l Salz werden auf {2} l verdünnt. Wie viel g in {3} l?",
+                "fr": "{1} l à {0} g/l de sel sont dilués à {2} l. Combien de g dans {3} l ?",
+                "es": "{1} l de {0} g/l de sal se diluyen a {2} l. ¿Cuántos g en {3} l?",
             },
         ),
         "two dissolved": Kind(

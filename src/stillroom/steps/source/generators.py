@@ -1,14 +1,20 @@
 """Questions that are generated: our own task families, and the tasks of reasoning-gym."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, ClassVar, Self
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stillroom.errors import SetupError, SourceError
-from stillroom.families import FAMILIES, LEVELS, Problem, stream
+from stillroom.families import FAMILIES, LEVELS, VERSION, Problem, stream
 from stillroom.rows import Schema
+
+_NO_GYM = SetupError(
+    "source gym: reasoning-gym is not installed; expected the extra. "
+    "Run pip install 'stillroom[reasoning-gym]'."
+)
 
 
 class Procedural(BaseModel):
@@ -42,6 +48,11 @@ class Procedural(BaseModel):
     def _known(self) -> Self:
         self._stream("")  # it knows its families, levels and flaws, and says so
         return self
+
+    @property
+    def release(self) -> str:
+        """What makes the questions: the same release makes the same ones."""
+        return f"stillroom.families {VERSION}"
 
     def _stream(self, domain: str) -> Sequence[Problem]:
         everything = tuple(FAMILIES)
@@ -79,6 +90,18 @@ class Gym(BaseModel):
     seed: int = 0
     settings: Mapping[str, int | float | str | bool | tuple[int | float | str, ...]] = {}
 
+    @property
+    def release(self) -> str:
+        """What makes the questions: the same release makes the same ones.
+
+        Raises:
+            SetupError: If reasoning-gym is not installed.
+        """
+        try:
+            return f"reasoning-gym {version('reasoning-gym')}"
+        except PackageNotFoundError:
+            raise _NO_GYM from None
+
     def records(self, domain: str) -> Iterator[Mapping[str, Any]]:
         """Generate the questions, in order.
 
@@ -89,10 +112,7 @@ class Gym(BaseModel):
         try:
             import reasoning_gym
         except ImportError as error:
-            raise SetupError(
-                "source gym: reasoning-gym is not installed; expected the extra. "
-                "Run pip install 'stillroom[reasoning-gym]'."
-            ) from error
+            raise _NO_GYM from error
         try:
             tasks = reasoning_gym.create_dataset(
                 self.task, size=self.n, seed=self.seed, **self.settings

@@ -169,13 +169,14 @@ class Source(Step):
         return fields
 
     def outside(self, rt: Runtime) -> str | None:
-        """Digest the files that are read, where their content is not pinned by the fields."""
+        """Digest what is read or generated, where the fields do not pin it."""
         unpinned = (self.file or self.stackexchange) and not self.sha256
-        if self.name in rt.sources or unpinned:
+        if self.name in rt.sources or self.shipped or unpinned:
             return content_id(*[sha256_of(p) for p in self._paths(rt)])
         if self.hub and self.revision == UNPINNED:
             return content_id(newest_commit(self.hub))
-        return None
+        generator = self.procedural or self.gym
+        return content_id(generator.release) if generator else None
 
     def notes(self, rt: Runtime) -> list[str]:
         """Say what the recipe does not: which commit was read, where it pins none."""
