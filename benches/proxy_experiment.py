@@ -2,7 +2,7 @@
 
     python benches/proxy_experiment.py [--seeds 3] [--recipes verified,unfiltered,...]
 
-One experiment fine-tunes the base student on about 2,400 rows (500 steps of 1,024 tokens) and
+One experiment fine-tunes the base student on about 2,400 rows (400 steps of 1,024 tokens) and
 grades it on 540 held-out questions, twice each at temperature 0.7. A seed changes the drawn
 questions, the teacher's sampling, the order of rows and the sampling of the evaluation; base,
 teachers and the evaluation questions stay as they are, so the noise printed here is too small for
@@ -90,7 +90,7 @@ def experiment(rows: list[Answered], seed: int) -> tuple[float, float]:
     ]
     student = load_model(EMBEDDED / "base-1")
     settings = TrainSettings(
-        steps=500, tokens_per_step=1_024, muon_lr=2e-3, adam_lr=1e-3, warmup_share=0.05,
+        steps=400, tokens_per_step=1_024, muon_lr=2e-3, adam_lr=1e-3, warmup_share=0.05,
         decay="linear", seed=seed,
     )  # fmt: skip
     train(student, tokens, settings)
