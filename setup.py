@@ -6,6 +6,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 SOURCES = {
+    "stillroom.kernels._digests": "src/stillroom/kernels/digests.c",
     "stillroom.kernels._indel": "src/stillroom/kernels/indel.c",
     "stillroom.kernels._grams": "src/stillroom/kernels/grams.c",
     "stillroom.kernels._lottery": "src/stillroom/kernels/lottery.c",

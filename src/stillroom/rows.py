@@ -87,8 +87,17 @@ def dropped(
     *,
     score: "float | pl.Series | None" = None,
     witness: "str | list[str] | pl.Series | None" = None,
+    place: "pl.Series | None" = None,
 ) -> pl.DataFrame:
-    """Make a frame of drops; a scalar holds for every row."""
+    """Make a frame of drops; a scalar holds for every row.
+
+    Args:
+        ids: Rows that are dropped.
+        reason: Why.
+        score: By how much.
+        witness: What each row lost to.
+        place: Number of each row in its table, from 0, for a column of that name.
+    """
     frame = pl.DataFrame({"id": pl.Series(ids, dtype=pl.String)})
 
     def column(value: object, name: str, dtype: pl.DataType) -> pl.Expr | pl.Series:
@@ -100,4 +109,5 @@ def dropped(
         column(reason, "reason", pl.String()),
         column(score, "score", pl.Float64()),
         column(witness, "witness", pl.String()),
+        *([] if place is None else [place.alias("place")]),
     )

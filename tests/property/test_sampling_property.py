@@ -7,7 +7,7 @@ import polars as pl
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from stillroom.steps.sampling import divide, lottery, tiled
+from stillroom.steps.sampling import beyond, divide, lottery, tiled
 
 texts = st.lists(st.one_of(st.text(max_size=50), st.integers(0, 400).map(lambda n: "é" * n)))
 SEEDS = st.integers(-(2**127), 2**127 - 1)
@@ -57,3 +57,14 @@ def test_tiles_repeat_rows_in_order_under_ids_of_their_own(ids, n):
     assert rows["id"].to_list()[: len(ids)] == ids[:n]
     again = tiled(rows.select("id"), 2 * n) if n else rows
     assert again["id"].n_unique() == again.height
+
+
+SMALL = st.floats(-2, 2).map(round) | st.just(float("nan"))
+
+
+@given(st.lists(st.tuples(SMALL, st.integers(0, 3))), st.integers(0, 40))
+def test_rows_beyond_the_first_n_are_those_that_a_sort_puts_last(values, n):
+    rows = pl.DataFrame(values, schema={"a": pl.Float64, "b": pl.Int64}, orient="row")
+    rows = rows.with_row_index("id")
+    expected = rows.sort("a", "b", "id")[n:].sort("id")
+    assert rows.filter(beyond(rows, n, ["a", "b", "id"])).equals(expected)

@@ -330,15 +330,20 @@ class RowStep(Step):
 
 
 def write_drops(table: Table, drops: pl.DataFrame, out: Out, rt: Runtime) -> None:
-    """Write drops that were found over a whole table to the shards in which their rows lie."""
-    todo = [index for index in range(len(table.shards)) if not out.has(index)]
-    if not todo:
-        return
-    ids = [table.frame(i, "id").with_columns(pl.lit(i).alias("shard")) for i in todo]
-    here = pl.concat(ids).join(drops, on="id", how="inner", maintain_order="left")
-    found = here.select("shard", *drops.columns).partition_by(
-        "shard", as_dict=True, include_key=False, maintain_order=True
-    )
-    for index, rows in zip(todo, ids, strict=True):
-        out.write(index, found.get((index,), drops.clear()), rows_in=rows.height)
-        rt.tick(Tick(rows=rows.height))
+    """Write drops that were found over a whole table to the shards in which their rows lie.
+
+    Args:
+        table: What the step read.
+        drops: ``place``, a row's number in the table from 0, and the columns of
+            `stillroom.rows.DROP`; in the order of places.
+        out: Where shards go.
+        rt: Hears of progress.
+    """
+    places, seen, written = drops["place"], 0, 0
+    for index, rows in enumerate(table.heights):
+        start, seen = written, seen + rows
+        written = places.search_sorted(seen, "left")
+        if not out.has(index):
+            part = drops.slice(start, written - start)
+            out.write(index, part.drop("place"), rows_in=rows)
+            rt.tick(Tick(rows=rows))

@@ -5,7 +5,7 @@ rows and the seed alone: not on their order, on shards, or on a library's random
 """
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from itertools import count
 from typing import Annotated
@@ -38,10 +38,32 @@ def lottery(ids: pl.Series, seed: int) -> pl.Series:
     return pl.Series("lot", numbers, dtype=pl.UInt64)
 
 
-def place(per: str | None) -> pl.Expr:
+def beyond(rows: pl.DataFrame, n: int, order: Sequence[str]) -> pl.Expr:
+    """Say which rows are not among the first n, without sorting them.
+
+    Args:
+        rows: The rows.
+        n: Rows that are first, 0 or above.
+        order: Columns to order by, the smallest values first; where they are equal, the next one
+            decides. The last has each value once.
+    """
+    if n >= rows.height:
+        return pl.lit(False)
+    if n == 0:
+        return pl.lit(True)
+    column, *rest = order
+    value = pl.col(column)
+    low = rows[column].bottom_k(n)
+    # NaN sorts after all numbers, and is no maximum to `max`.
+    limit = low.nan_max() if low.dtype.is_float() else low.max()
+    ties = rows.filter(value == limit)
+    before = rows.select((value < limit).sum()).item()
+    return (value > limit) | ((value == limit) & beyond(ties, n - before, rest))
+
+
+def place(per: str) -> pl.Expr:
     """Number rows from 0 in the order in which they stand, anew for each value of ``per``."""
-    number = pl.int_range(pl.len())
-    return number.over(per) if per else number
+    return pl.int_range(pl.len()).over(per)
 
 
 def so_many(amount: Amount, per: str | None) -> pl.Expr:

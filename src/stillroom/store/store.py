@@ -27,12 +27,14 @@ from typing import Any
 import polars as pl
 
 from stillroom.errors import StoreError
-from stillroom.rows import Kind, Schema
+from stillroom.rows import DROP, Kind, Schema
 from stillroom.store.artifact import MANIFEST, Artifact, Delta, Manifest, Shard, ShardFile
-from stillroom.store.digest import add_ids, column_digest, file_digest
+from stillroom.store.digest import add_ids, column_digest, file_digest, id_digest
 
 ROW_GROUP = 2_000
 """Rows per Parquet row group of answers: about 60 MB of traces, so that readers stay small."""
+
+_ROW_GROUP_BYTES = 60 << 20  # groups of narrow rows grow up to this
 
 
 class Store:
@@ -204,18 +206,27 @@ class Workshop:
             parent=parent,
             rows_in=rows_in,
         )
+        # Counted while they are at hand; `finish` would have to read every file again.
+        gone = [f for f in (data, lost) if f is not None and f.columns == list(DROP)]
+        reasons: Counter[str] = Counter()
+        for frame in gone:
+            reasons.update(dict(frame["reason"].value_counts().iter_rows()))
+        ids = add_ids("", [id_digest(frame["id"]) or "0" for frame in gone])
+        note = _Note(entry, dict(reasons), ids)
         with disk_errors(self.path):
-            replace_text(self._note(shard), json.dumps(asdict(entry)))
+            replace_text(self._note(shard), json.dumps(asdict(note)))
 
     def _write_file(self, name: str, frame: pl.DataFrame | None) -> ShardFile | None:
         if frame is None or (frame.is_empty() and name.endswith("lost.parquet")):
             return None
         path = self.path / name
         partial = path.with_suffix(".partial")
+        fit = frame.height * _ROW_GROUP_BYTES // max(1, int(frame.estimated_size()))
         with disk_errors(path):
             frame.write_parquet(
-                partial, compression="zstd", compression_level=1, row_group_size=ROW_GROUP
-            )
+                partial, compression="zstd", compression_level=1,
+                row_group_size=max(ROW_GROUP, fit),
+            )  # fmt: skip
             with partial.open("rb") as file:
                 os.fsync(file.fileno())
             partial.rename(path)
@@ -244,15 +255,13 @@ class Workshop:
         notes: list[str],
     ) -> Artifact:
         """Write the manifest and publish the artifact by one rename."""
-        shards = [_read_note(self._note(i)) for i in range(n_shards)]
+        noted = [_Note.read(self._note(i)) for i in range(n_shards)]
+        shards = [note.shard for note in noted]
         drops: Counter[str] = Counter()
-        dropped_ids = ""
+        for note in noted:
+            drops.update(note.drops)
+        dropped_ids = add_ids("", [note.dropped_ids or "0" for note in noted])
         rows_in = sum(s.rows_in for s in shards)
-        for file in [s.data if delta == "drops" else s.lost for s in shards]:
-            if file is not None:
-                frame = pl.read_parquet(self.path / file.name, columns=["id", "reason"])
-                drops.update(dict(frame["reason"].value_counts().iter_rows()))
-                dropped_ids = add_ids(dropped_ids, frame["id"].to_list())
         data_rows = sum(s.data.rows for s in shards if s.data)
         manifest = Manifest(
             step=self.step,
@@ -284,10 +293,27 @@ class Workshop:
         return Artifact.load(target)
 
 
-def _read_note(path: Path) -> Shard:
-    entry = json.loads(path.read_text())
-    data, lost = (ShardFile(**f) if f else None for f in (entry["data"], entry["lost"]))
-    return Shard(data, lost, entry["parent"], entry["rows_in"])
+@dataclass(frozen=True)
+class _Note:
+    """What is noted of a finished shard.
+
+    Attributes:
+        shard: Its files.
+        drops: Reason to number of rows.
+        dropped_ids: Digest of the set of dropped ids.
+    """
+
+    shard: Shard
+    drops: dict[str, int]
+    dropped_ids: str
+
+    @staticmethod
+    def read(path: Path) -> "_Note":
+        note = json.loads(path.read_text())
+        entry = note["shard"]
+        data, lost = (ShardFile(**f) if f else None for f in (entry["data"], entry["lost"]))
+        shard = Shard(data, lost, entry["parent"], entry["rows_in"])
+        return _Note(shard, note["drops"], note["dropped_ids"])
 
 
 @contextlib.contextmanager

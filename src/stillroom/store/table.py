@@ -68,10 +68,18 @@ class Table:
         return self.rows.manifest.shards
 
     @cached_property
+    def heights(self) -> list[int]:
+        """Rows of each shard that were not dropped."""
+        rows = [shard.data.rows if shard.data else 0 for shard in self.shards]
+        for artifact in self.drops:
+            gone = (shard.data.rows if shard.data else 0 for shard in artifact.manifest.shards)
+            rows = [n - m for n, m in zip(rows, gone, strict=True)]
+        return rows
+
+    @property
     def height(self) -> int:
         """Rows that were not dropped."""
-        gone = sum(sum(a.manifest.drops.values()) for a in self.drops)
-        return sum(s.data.rows for s in self.shards if s.data) - gone
+        return sum(self.heights)
 
     def digest(self, *columns: str) -> str:
         """Digest what a reader of these columns can see: which rows are left, and the values.

@@ -128,14 +128,15 @@ class Dedup(Step):
         rows = pl.concat(judged).with_row_index("place")
         order = rows.sort(*rows.columns[2:], "place").select("place", "id")
         rank = order["place"].arg_sort()
-        found = self.method.find(Ranked(table, rank), rt).sort("row")
+        found = self.method.find(Ranked(table, rank), rt)
         ids = order["id"]
         drops = dropped(
             ids.gather(found["row"]),
             self.method.REASON,
             score=found["score"],
             witness=ids.gather(found["witness"]),
-        )
+            place=order["place"].gather(found["row"]),
+        ).sort("place")
         write_drops(table, drops, out, replace(rt, tick=_quiet) if self.method.TICKS else rt)
         return []
 

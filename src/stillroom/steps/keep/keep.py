@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from stillroom.rows import Shape, dropped
 from stillroom.steps.base import Misfit, Out, Runtime, Step, Tick, write_drops
-from stillroom.steps.sampling import Amount, at_most, lottery, place, so_many
+from stillroom.steps.sampling import Amount, at_most, beyond, lottery, place, so_many
 from stillroom.store.artifact import Delta
 from stillroom.store.table import Table
 
@@ -141,15 +141,19 @@ class Keep(Step):
         assert n is not None, "without where, top or lowest is given"
         by = str(self.by)
         rows = table.scan("id", *self.reads(table.shape)).collect(engine="streaming")
-        rows = rows.with_columns(lottery(rows["id"], self.seed))
+        rows = rows.with_row_index("place").with_columns(lottery(rows["id"], self.seed))
         value = -pl.col(by) if self.top is not None else pl.col(by)
         known = rows.filter(pl.col(by).is_not_null()).with_columns(value.alias("order"))
-        beyond = known.sort("order", "lot", "id").filter(place(self.per) >= so_many(n, self.per))
+        order, wanted = ["order", "lot", "id"], so_many(n, self.per)
+        if self.per:
+            rest = known.sort(order).filter(place(self.per) >= wanted).sort("place")
+        else:
+            rest = known.filter(beyond(known, known.select(wanted).item(), order))
         side = f"not in the {'top' if self.top is not None else 'lowest'} {n}"
-        unknown = rows.filter(pl.col(by).is_null())["id"]
-        return pl.concat(
-            [
-                dropped(beyond["id"], side, score=beyond[by].cast(pl.Float64)),
-                dropped(unknown, f"{by} unknown"),
-            ]
-        )
+        score = rest[by].cast(pl.Float64)
+        drops = dropped(rest["id"], side, score=score, place=rest["place"])
+        unknown = rows.filter(pl.col(by).is_null())
+        if unknown.height:
+            more = dropped(unknown["id"], f"{by} unknown", place=unknown["place"])
+            drops = pl.concat([drops, more]).sort("place")
+        return drops

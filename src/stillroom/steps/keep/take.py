@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from stillroom.rows import Shape, dropped
 from stillroom.steps.base import Misfit, Out, Runtime, Step, write_drops
-from stillroom.steps.sampling import Amount, at_most, divide, lottery, place, so_many
+from stillroom.steps.sampling import Amount, at_most, beyond, divide, lottery, place, so_many
 from stillroom.store.artifact import Delta
 from stillroom.store.table import Table
 
@@ -103,15 +103,21 @@ class Take(Step):
         """Order the rows by their draw and keep the first n."""
         (table,) = inputs
         columns = dict.fromkeys(["id", *self.reads(table.shape)])
-        rows = table.scan(*columns).collect(engine="streaming")
+        rows = table.scan(*columns).collect(engine="streaming").with_row_index("place")
         rows = rows.with_columns(lottery(rows["id"], self.seed))
         known, unknown = self._known(rows)
         turn = self._turn()
-        known = known.with_columns(turn).sort(*(["turn"] if turn else []), "lot", "id")
+        known = known.with_columns(turn)
+        order = [*(["turn"] if turn else []), "lot", "id"]
         wanted, notes = self._wanted(known)
-        group = self.per or self.across
-        rest = known.filter(place(group) >= wanted)
-        drops = pl.concat([dropped(rest["id"], "not_drawn"), unknown])
+        if group := self.per or self.across:
+            late = place(group) >= wanted
+            rest = known.sort(order).filter(late).sort("place")
+        else:
+            rest = known.filter(beyond(known, known.select(wanted).item(), order))
+        drops = dropped(rest["id"], "not_drawn", place=rest["place"])
+        if unknown.height:
+            drops = pl.concat([drops, unknown]).sort("place")
         write_drops(table, drops, out, rt)
         return notes
 
@@ -119,14 +125,17 @@ class Take(Step):
         """Part the rows that have a chance from those whose chance is unknown."""
         column = self.weight or self.rank
         if column is None:
-            return rows, dropped([], [])
+            return rows, dropped([], [], place=rows["place"].clear())
         value = pl.col(column)
         bad = rows.filter(value.is_null() | value.is_nan())
         below = rows.filter(value < 0) if self.weight else rows.clear()
         drops = [
-            dropped(bad["id"], f"{column} unknown"),
-            dropped(below["id"], f"{column} below 0", score=below[column].cast(pl.Float64)),
-        ]
+            dropped(bad["id"], f"{column} unknown", place=bad["place"]),
+            dropped(
+                below["id"], f"{column} below 0",
+                score=below[column].cast(pl.Float64), place=below["place"],
+            ),
+        ]  # fmt: skip
         gone = pl.concat(drops)
         return rows.join(gone, on="id", how="anti", maintain_order="left"), gone
 
