@@ -13,6 +13,8 @@ VERBS = {
     "run": ("stillroom.cli.run", "Make a dataset from a recipe."),
     "plan": ("stillroom.cli.run", "Say what a run or a study would do, buy and reuse, and why."),
     "study": ("stillroom.cli.study", "Compare recipes: train students, grade them, report."),
+    "search": ("stillroom.cli.search", "Run studies in order; winners go into the next."),
+    "promote": ("stillroom.cli.search", "Make an arm the recipe; open held-out benchmarks."),
     "eval": ("stillroom.cli.evaluate", "Grade a model on benchmarks."),
     "ls": ("stillroom.cli.look", "List the steps of a recipe and what they hold."),
     "show": ("stillroom.cli.look", "Print rows, as they stood after a step."),

@@ -14,7 +14,6 @@ from stillroom.errors import SetupError
 from stillroom.evaluate.grade import exam_of
 from stillroom.run.progress import Progress
 from stillroom.run.runner import Built, Watcher
-from stillroom.study.form import Study
 from stillroom.study.load import load_study
 from stillroom.study.run import Laboratory, Listener, Sat, arms_of, run
 from stillroom.train.trainer import Alumnus
@@ -45,7 +44,7 @@ def study(
     What arms have in common is done once. If it stops, however it stops, the same command goes on
     where it was.
     """
-    _need("scipy", "torch")
+    need("scipy", "torch")
     from stillroom.study.report import write_report
 
     loaded = load_study(file)
@@ -57,7 +56,7 @@ def study(
         store,
         rt,
     ):
-        listener = _Teller(console, loaded)
+        listener = Teller(console)
         try:
             result = run(loaded, recipes, exams, Laboratory(store, rt, students, listener))
         finally:
@@ -73,7 +72,7 @@ def show_plan(
     file: Path, store_path: Path, models_path: Path | None, sources: tuple[str, ...], workers: int
 ) -> None:
     """Print what a study would do."""
-    _need("scipy", "torch")
+    need("scipy", "torch")
     from stillroom.study.plan import Work, plan_study
 
     loaded = load_study(file)
@@ -122,12 +121,11 @@ class _Fresh(Progress):
             super().done(built)
 
 
-class _Teller(Listener):
+class Teller(Listener):
     """Prints a line for each student, and the steps of each arm as they run."""
 
-    def __init__(self, console: Console, study: Study) -> None:
+    def __init__(self, console: Console) -> None:
         self.console = console
-        self.study = study
         self._progress: Progress | None = None
 
     def step(self, arm: str, seed: int) -> Watcher:
@@ -162,7 +160,12 @@ class _Teller(Listener):
         self.console.print(Text(f"= {sat.arm}{seed}: {grades}"))
 
 
-def _need(*modules: str) -> None:
+def need(*modules: str) -> None:
+    """Check that an extra is installed, without importing it.
+
+    Raises:
+        SetupError: If a module is missing.
+    """
     import importlib.util
 
     for module in modules:

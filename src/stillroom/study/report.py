@@ -1,18 +1,15 @@
 """The report of a study: one Markdown file and one self-contained HTML file.
 
-Both say the same. Nothing in them speaks of times or machines but the section on cost, and nothing
-is loaded from elsewhere. Text of rows is shown escaped: it is not ours.
+Nothing in them speaks of times or machines but the section on cost.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from html import escape
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +17,8 @@ import polars as pl
 
 from stillroom.run.runner import Built, after
 from stillroom.store.artifact import Artifact
-from stillroom.store.store import disk_errors, replace_text
 from stillroom.study.forest import Line, forest_svg
+from stillroom.study.page import Block, write
 from stillroom.study.run import Result, Sat
 from stillroom.study.statistics import (
     Difference,
@@ -36,25 +33,6 @@ from stillroom.study.verdict import interval, points, verdict
 
 EXAMPLES = 3
 """Rows shown for each arm."""
-
-
-@dataclass(frozen=True)
-class Block:
-    """A piece of a report: exactly one of the fields is given.
-
-    Attributes:
-        heading: A title.
-        text: A paragraph.
-        points: A list.
-        table: Header and rows.
-        plot: An SVG document, with its file name.
-    """
-
-    heading: str | None = None
-    text: str | None = None
-    points: Sequence[str] | None = None
-    table: tuple[Sequence[str], Sequence[Sequence[str]]] | None = None
-    plot: tuple[str, str] | None = None
 
 
 def write_report(result: Result, folder: Path) -> list[Path]:
@@ -79,17 +57,7 @@ def write_report(result: Result, folder: Path) -> list[Path]:
         outcomes = Outcomes.of(grades, arms)
         blocks = _blocks(result, outcomes)
         facts = _facts(result, outcomes)
-    written = {
-        "report.md": _markdown(blocks),
-        "report.html": _html(result.study.question, blocks),
-        "results.json": json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
-    }
-    written |= {name: svg for block in blocks if block.plot for name, svg in [block.plot]}
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in written.items():
-            replace_text(folder / name, text)
-    return [folder / name for name in written]
+    return write(folder, result.study.question, blocks, facts)
 
 
 def _failed(result: Result, arm: str) -> bool:
@@ -384,68 +352,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _markdown(blocks: Sequence[Block]) -> str:
-    lines: list[str] = []
-    for number, block in enumerate(blocks):
-        if block.heading is not None:
-            lines.append(f"{'#' if number == 0 else '##'} {_md(block.heading)}")
-        elif block.text is not None:
-            lines.append(_md(block.text))
-        elif block.points is not None:
-            lines.append("\n".join(f"- {_md(point)}" for point in block.points))
-        elif block.table is not None:
-            header, rows = block.table
-            grid = [header, ["---"] * len(header), *rows]
-            lines.append("\n".join("| " + " | ".join(_md(c) for c in row) + " |" for row in grid))
-        elif block.plot is not None:
-            lines.append(f"![{block.plot[0]}]({block.plot[0]})")
-    return "\n\n".join(lines) + "\n"
-
-
-def _md(text: str) -> str:
-    """Escape what Markdown or HTML would take for markup."""
-    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))
-
-
-STYLE = (
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;"
-    "color-scheme:light dark}table{border-collapse:collapse;font-size:14px}"
-    "td,th{padding:.25rem .6rem;border-bottom:1px solid #6e778144;text-align:left;"
-    "vertical-align:top;overflow-wrap:anywhere}svg{max-width:100%;height:auto}"
-)
-
-
-def _html(title: str, blocks: Sequence[Block]) -> str:
-    parts = []
-    for number, block in enumerate(blocks):
-        if block.heading is not None:
-            tag = "h1" if number == 0 else "h2"
-            parts.append(f"<{tag}>{escape(block.heading)}</{tag}>")
-        elif block.text is not None:
-            parts.append(f"<p>{escape(block.text)}</p>")
-        elif block.points is not None:
-            items = "".join(f"<li>{escape(point)}</li>" for point in block.points)
-            parts.append(f"<ul>{items}</ul>")
-        elif block.table is not None:
-            header, rows = block.table
-            head = "".join(f"<th>{escape(c)}</th>" for c in header)
-            body = "".join(
-                "<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>\n" for row in rows
-            )
-            parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>")
-        elif block.plot is not None:
-            parts.append(block.plot[1])
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
-        "style-src 'unsafe-inline'\">"
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>\n"
-        + "\n".join(parts)
-        + "\n</body></html>\n"
-    )
 
 
 def _slug(name: str) -> str:

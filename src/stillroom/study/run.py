@@ -54,29 +54,57 @@ from stillroom.train.trainer import (
 from stillroom.train.trainers import trainer_of
 
 
+def read_base(base: str, beside: Path) -> tuple[str, dict[str, Any]]:
+    """Read the recipe that arms share, as data.
+
+    Args:
+        base: A path relative to the study file, or the name of a shipped recipe.
+        beside: Folder of the study file.
+
+    Returns:
+        Its name for messages, and what the file says.
+
+    Raises:
+        RecipeError: If it cannot be read, or is no recipe.
+    """
+    path = beside / base
+    name = str(path) if path.exists() else base
+    text = recipe_text(name)
+    read_recipe(text, name)  # complains about the base in its own words
+    return name, Document(name).parse(text)
+
+
 def arms_of(study: Study, *, beside: Path) -> dict[str, Recipe]:
     """Return the recipe of every arm.
 
     Args:
         study: The study.
-        beside: Folder of the study file; the base may be a path relative to it.
+        beside: Folder of the study file.
 
     Raises:
         RecipeError: If the base cannot be read, or an arm does not fit it.
     """
-    base = beside / study.base
-    name = str(base) if base.exists() else study.base
-    text = recipe_text(name)
-    read_recipe(text, name)  # complains about the base in its own words
-    data = Document(name).parse(text)
-    recipes = {}
-    for arm, changes in study.arms.items():
-        try:
-            changed = change(data, changes)
-        except NoSuchPlace as error:
-            raise RecipeError(f"arm {arm}: {error}. The base is {name}.") from None
-        recipes[arm] = read_recipe(yaml.safe_dump(changed, sort_keys=False), f"{name}, arm {arm}")
-    return recipes
+    name, data = read_base(study.base, beside)
+    return {arm: read_arm(name, data, arm, changes) for arm, changes in study.arms.items()}
+
+
+def read_arm(name: str, base: Mapping[str, Any], arm: str, changes: Mapping[str, Any]) -> Recipe:
+    """Make the recipe of one arm.
+
+    Args:
+        name: Of the base, for messages.
+        base: What the base says.
+        arm: Name of the arm.
+        changes: Path to value; see `stillroom.study.arms`.
+
+    Raises:
+        RecipeError: If a path leads nowhere, or what comes out is no recipe.
+    """
+    try:
+        changed = change(base, changes)
+    except NoSuchPlace as error:
+        raise RecipeError(f"arm {arm}: {error}. The base is {name}.") from None
+    return read_recipe(yaml.safe_dump(changed, sort_keys=False), f"{name}, arm {arm}")
 
 
 def replicate(recipe: Recipe, seed: int) -> dict[str, tuple[Step, ...]]:

@@ -1,0 +1,126 @@
+"""A page made of blocks, as Markdown and as self-contained HTML that say the same.
+
+Nothing is loaded from elsewhere. All text is escaped: much of it is not ours.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from stillroom.store.store import disk_errors, replace_text
+
+
+@dataclass(frozen=True)
+class Block:
+    """A piece of a report: exactly one of the fields is given.
+
+    Attributes:
+        heading: A title.
+        text: A paragraph.
+        points: A list.
+        table: Header and rows.
+        plot: An SVG document, with its file name.
+    """
+
+    heading: str | None = None
+    text: str | None = None
+    points: Sequence[str] | None = None
+    table: tuple[Sequence[str], Sequence[Sequence[str]]] | None = None
+    plot: tuple[str, str] | None = None
+
+
+def write(folder: Path, title: str, blocks: Sequence[Block], facts: object) -> list[Path]:
+    """Write ``report.md``, ``report.html``, the plots, and ``results.json`` for programs.
+
+    Args:
+        folder: Where they go; files of an older report are replaced.
+        title: Of the page.
+        blocks: What both say.
+        facts: The numbers, as plain data.
+
+    Returns:
+        What was written.
+
+    Raises:
+        StoreError: If the folder cannot be written.
+    """
+    written = {
+        "report.md": markdown(blocks),
+        "report.html": html(title, blocks),
+        "results.json": json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+    }
+    written |= {name: svg for block in blocks if block.plot for name, svg in [block.plot]}
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in written.items():
+            replace_text(folder / name, text)
+    return [folder / name for name in written]
+
+
+def markdown(blocks: Sequence[Block]) -> str:
+    """Write blocks as Markdown; plots are links to files beside it."""
+    lines: list[str] = []
+    for number, block in enumerate(blocks):
+        if block.heading is not None:
+            lines.append(f"{'#' if number == 0 else '##'} {_md(block.heading)}")
+        elif block.text is not None:
+            lines.append(_md(block.text))
+        elif block.points is not None:
+            lines.append("\n".join(f"- {_md(point)}" for point in block.points))
+        elif block.table is not None:
+            header, rows = block.table
+            grid = [header, ["---"] * len(header), *rows]
+            lines.append("\n".join("| " + " | ".join(_md(c) for c in row) + " |" for row in grid))
+        elif block.plot is not None:
+            lines.append(f"![{block.plot[0]}]({block.plot[0]})")
+    return "\n\n".join(lines) + "\n"
+
+
+def _md(text: str) -> str:
+    """Escape what Markdown or HTML would take for markup."""
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))
+
+
+STYLE = (
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;"
+    "color-scheme:light dark}table{border-collapse:collapse;font-size:14px}"
+    "td,th{padding:.25rem .6rem;border-bottom:1px solid #6e778144;text-align:left;"
+    "vertical-align:top;overflow-wrap:anywhere}svg{max-width:100%;height:auto}"
+)
+
+
+def html(title: str, blocks: Sequence[Block]) -> str:
+    """Write blocks as one page that loads nothing."""
+    parts = []
+    for number, block in enumerate(blocks):
+        if block.heading is not None:
+            tag = "h1" if number == 0 else "h2"
+            parts.append(f"<{tag}>{escape(block.heading)}</{tag}>")
+        elif block.text is not None:
+            parts.append(f"<p>{escape(block.text)}</p>")
+        elif block.points is not None:
+            items = "".join(f"<li>{escape(point)}</li>" for point in block.points)
+            parts.append(f"<ul>{items}</ul>")
+        elif block.table is not None:
+            header, rows = block.table
+            head = "".join(f"<th>{escape(c)}</th>" for c in header)
+            body = "".join(
+                "<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>\n" for row in rows
+            )
+            parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>")
+        elif block.plot is not None:
+            parts.append(block.plot[1])
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
+        "style-src 'unsafe-inline'\">"
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>\n"
+        + "\n".join(parts)
+        + "\n</body></html>\n"
+    )
