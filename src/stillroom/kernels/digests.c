@@ -110,10 +110,23 @@ static PyObject *numbers(PyObject *module, PyObject *capsule) {
     return result;
 }
 
-static int hexadecimal(uint8_t c) {
-    if (c >= '0' && c <= '9') return c - '0';
-    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-    return -1;
+static uint8_t DIGITS[256]; /* 0 to 15, or 16 for what is no digit */
+
+static void know_digits(void) {
+    memset(DIGITS, 16, sizeof DIGITS);
+    for (int i = 0; i < 10; i++) DIGITS['0' + i] = (uint8_t)i;
+    for (int i = 0; i < 6; i++) DIGITS['a' + i] = (uint8_t)(10 + i);
+}
+
+/* A number of up to 16 digits; `all` gathers the bits of all digits. */
+static inline uint64_t hexadecimal(const uint8_t *at, size_t length, uint8_t *all) {
+    uint64_t number = 0;
+    for (size_t k = 0; k < length; k++) {
+        uint8_t digit = DIGITS[at[k]];
+        *all |= digit;
+        number = number << 4 | (digit & 15);
+    }
+    return number;
 }
 
 /* sum(ids) -> the sum of hexadecimal ids modulo 2^128, sixteen bytes, the lowest first */
@@ -128,14 +141,16 @@ static PyObject *sum(PyObject *module, PyObject *capsule) {
     for (size_t i = 0; i < bad; i++) {
         const uint8_t *at = column.values[i].at;
         size_t length = column.values[i].length;
-        unsigned __int128 id = 0;
-        int digit = at && length ? 0 : -1;
-        for (size_t k = 0; k < length && digit >= 0; k++) {
-            digit = hexadecimal(at[k]);
-            id = id << 4 | (unsigned)digit;
+        uint8_t all = at && length ? 0 : 16;
+        if (length == 32) {
+            uint64_t high = hexadecimal(at, 16, &all), low = hexadecimal(at + 16, 16, &all);
+            total += (unsigned __int128)high << 64 | low;
+        } else {
+            unsigned __int128 id = 0;
+            for (size_t k = 0; k < length; k++) id = id << 4 | hexadecimal(at + k, 1, &all);
+            total += id;
         }
-        if (digit < 0) bad = i;
-        total += id;
+        if (all & 16) bad = i;
     }
     if (type != STRINGS || bad < column.n)
         PyErr_Format(PyExc_ValueError, "id %zu is not hexadecimal, in lower case", bad);
@@ -155,4 +170,7 @@ static struct PyModuleDef module_def = {
     PyModuleDef_HEAD_INIT, "_digests", "Bytes of columns in C.", -1, module_methods,
     NULL,                  NULL,       NULL,                     NULL};
 
-PyMODINIT_FUNC PyInit__digests(void) { return PyModule_Create(&module_def); }
+PyMODINIT_FUNC PyInit__digests(void) {
+    know_digits();
+    return PyModule_Create(&module_def);
+}

@@ -311,7 +311,143 @@ static PyObject *ngrams(PyObject *self, PyObject *args) {
     return result;
 }
 
+/* ---- the farthest first --------------------------------------------------------------------- */
+
+enum { BEFORE_ALL = -2, AFTER_ALL = 3, CHOSEN = 4 };
+
+/* How alike a row is to the nearest of some chosen ones, as far as was compared. */
+typedef struct {
+    float nearest;
+    uint32_t seen; /* chosen rows that it was compared with */
+} State;
+
+typedef struct {
+    const void *rows;
+    size_t n, width;
+    int equal; /* rows are hashes: the share that is equal, in place of the dot product */
+    State *states;
+    uint32_t *chosen;
+} Spread;
+
+static inline __attribute__((always_inline)) float alike(const Spread *s, size_t a, size_t b) {
+    if (!s->equal) {
+        const float *rows = s->rows;
+        return one(rows + a * s->width, rows + b * s->width, s->width);
+    }
+    const uint32_t *x = (const uint32_t *)s->rows + a * s->width;
+    const uint32_t *y = (const uint32_t *)s->rows + b * s->width;
+    uint32_t same = 0;
+    for (size_t d = 0; d < s->width; d++) same += x[d] == y[d];
+    return (float)same / (float)s->width;
+}
+
+/* The row that is least like its nearest chosen one; of equals the first.
+ *
+ * What is known of a row can only grow, so a row whose known nearest is no better than the best row
+ * so far is passed over, and compared with the rows chosen meanwhile when its turn comes. */
+static inline __attribute__((always_inline)) size_t farthest(const Spread *s, size_t n_chosen) {
+    size_t best = 0;
+    float least = CHOSEN;
+    for (size_t i = 0; i < s->n; i++) {
+        State *state = &s->states[i];
+        if (state->nearest >= least) continue;
+        if (state->nearest < AFTER_ALL)
+            for (; state->seen < n_chosen && state->nearest < least; state->seen++) {
+                float near = alike(s, i, s->chosen[state->seen]);
+                if (near > state->nearest) state->nearest = near;
+            }
+        if (state->nearest < least) {
+            least = state->nearest;
+            best = i;
+        }
+    }
+    return best;
+}
+
+static inline __attribute__((always_inline)) void choose(const Spread *s, size_t from, size_t to) {
+    for (size_t k = from; k < to; k++) {
+        s->chosen[k] = (uint32_t)farthest(s, k);
+        s->states[s->chosen[k]].nearest = CHOSEN;
+    }
+}
+
+static void choose_generic(const Spread *s, size_t from, size_t to) { choose(s, from, to); }
+
+#ifdef TARGET
+TARGET("avx2")
+static void choose_avx2(const Spread *s, size_t from, size_t to) { choose(s, from, to); }
+#endif
+
+/* spread(rows, width, equal, states, chosen, from, to): choose rows number `from` to `to`.
+ *
+ * States start as zeros; rows of zeros are chosen after all others. */
+static PyObject *spread(PyObject *self, PyObject *args) {
+    Py_buffer rows, states, chosen;
+    Py_ssize_t width, from, to;
+    int equal;
+    if (!PyArg_ParseTuple(args, "y*npw*w*nn", &rows, &width, &equal, &states, &chosen, &from, &to))
+        return NULL;
+    PyObject *result = NULL;
+    size_t n = (size_t)states.len / sizeof(State);
+    if (width < 8 || width % 8 || rows.len % (4 * width) || (size_t)(rows.len / (4 * width)) != n ||
+        (size_t)states.len != n * sizeof(State) || from < 0 || to < from ||
+        chosen.len / 4 < to || (size_t)to > n) {
+        PyErr_SetString(PyExc_ValueError, "buffers that do not fit");
+        goto end;
+    }
+    Spread s = {rows.buf, n, (size_t)width, equal, states.buf, chosen.buf};
+    for (Py_ssize_t k = 0; k < from; k++)
+        if (s.chosen[k] >= n) {
+            PyErr_SetString(PyExc_ValueError, "a chosen row that is not there");
+            goto end;
+        }
+    Py_BEGIN_ALLOW_THREADS
+    if (!from)
+        for (size_t i = 0; i < n; i++) {
+            const uint32_t *row = (const uint32_t *)s.rows + i * s.width;
+            uint32_t any = 0;
+            for (size_t d = 0; d < s.width; d++) any |= row[d];
+            s.states[i] = (State){any ? BEFORE_ALL : AFTER_ALL, 0};
+        }
+#ifdef TARGET
+    if (__builtin_cpu_supports("avx2"))
+        choose_avx2(&s, (size_t)from, (size_t)to);
+    else
+#endif
+        choose_generic(&s, (size_t)from, (size_t)to);
+    Py_END_ALLOW_THREADS
+    result = Py_NewRef(Py_None);
+end:
+    PyBuffer_Release(&rows);
+    PyBuffer_Release(&states);
+    PyBuffer_Release(&chosen);
+    return result;
+}
+
+/* signatures(keys, n) -> rows of 32-bit hashes out of columns of 64-bit ones, of n rows each */
+static PyObject *signatures(PyObject *self, PyObject *args) {
+    Py_buffer keys;
+    Py_ssize_t n;
+    if (!PyArg_ParseTuple(args, "y*n", &keys, &n)) return NULL;
+    Py_ssize_t width = n > 0 ? keys.len / 8 / n : 0;
+    PyObject *result = NULL;
+    if (n < 0 || keys.len != 8 * n * width)
+        PyErr_SetString(PyExc_ValueError, "keys that do not fit");
+    else
+        result = PyByteArray_FromStringAndSize(NULL, 4 * n * width);
+    if (result) {
+        uint32_t *to = (uint32_t *)PyByteArray_AsString(result);
+        const uint64_t *from = keys.buf;
+        for (Py_ssize_t d = 0; d < width; d++)
+            for (Py_ssize_t i = 0; i < n; i++) to[i * width + d] = (uint32_t)from[d * n + i];
+    }
+    PyBuffer_Release(&keys);
+    return result;
+}
+
 static PyMethodDef functions[] = {
+    {"spread", spread, METH_VARARGS, NULL},
+    {"signatures", signatures, METH_VARARGS, NULL},
     {"top", top, METH_VARARGS, NULL},
     {"sift", sift, METH_VARARGS, NULL},
     {"unit", unit, METH_VARARGS, NULL},

@@ -202,6 +202,58 @@ def dedup(
     return pl.DataFrame(found, schema=schema, orient="row")
 
 
+def farthest(
+    rows: bytearray | memoryview,
+    n: int,
+    k: int,
+    *,
+    hashes: bool = False,
+    tick: Callable[[int], None] = lambda done: None,
+) -> "array[int]":
+    """Choose k rows, each the one that is least like its nearest among those chosen before.
+
+    The first row is chosen first; of equally far ones the first. So the first rows of a longer
+    choice are the shorter one. Rows of zeros come last. At most n * k comparisons; a row is
+    compared only when it may be the farthest, which in practice takes a part of them. Memory beside
+    the rows: 8 bytes a row.
+
+    Args:
+        rows: The data of a `Matrix`, compared by dot product; or `signatures`.
+        n: Rows.
+        k: Rows to choose, n at most.
+        hashes: Whether the rows are signatures.
+        tick: Told how many more rows were chosen.
+
+    Returns:
+        Places of the chosen rows, in the order of choice.
+
+    Source: the farthest-first traversal of Gonzalez 1985, which comes within a factor of two of the
+    best k centres for distances that obey the triangle inequality.
+    """
+    chosen = array("I", bytes(4 * k))
+    states = bytearray(8 * n)
+    width = len(rows) // 4 // n if n else 8
+    for start in range(0, k, BLOCK):
+        stop = min(start + BLOCK, k)
+        _vectors.spread(rows, width, hashes, states, chosen, start, stop)
+        tick(stop - start)
+    return chosen
+
+
+def signatures(keys: memoryview, n: int) -> bytearray:
+    """Turn the keys of `stillroom.kernels.minhash.MinHash.keys` into rows to compare.
+
+    Args:
+        keys: Of n texts, one row a band; a multiple of 8 bands.
+        n: Texts.
+
+    Returns:
+        For each text its hashes, 32 bits each. Two texts share about as many of them as their sets
+        of shingles have in common: the Jaccard similarity. Zeros for a text without shingles.
+    """
+    return _vectors.signatures(keys, n)
+
+
 def _blocks(n: int) -> Iterator[int]:
     return iter(range(0, n, BLOCK))
 

@@ -8,7 +8,8 @@ import polars as pl
 from pydantic import Field, model_validator
 
 from stillroom.rows import Shape, dropped
-from stillroom.steps.base import Misfit, Out, Runtime, Step, write_drops
+from stillroom.steps.base import Misfit, ModelSpec, Out, Runtime, Step, write_drops
+from stillroom.steps.keep.spread import Spread
 from stillroom.steps.sampling import Amount, at_most, beyond, divide, lottery, place, so_many
 from stillroom.store.artifact import Delta
 from stillroom.store.table import Table
@@ -40,6 +41,8 @@ class Take(Step):
             first: it halves every ``half`` places, as in s1 with the length of traces (Muennighoff
             et al. 2025, section 2.2).
         half: Places after which the chance of ``rank`` is one half; 1 as in s1.
+        spread: Keep rows that are unlike each other: the first of the draw, and then again and
+            again the row whose nearest kept row is the least like it.
     """
 
     STEP: ClassVar[str] = "take"
@@ -53,6 +56,7 @@ class Take(Step):
     weight: str | None = None
     rank: str | None = None
     half: float = Field(1.0, gt=0, allow_inf_nan=False)
+    spread: Spread | None = None
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
@@ -62,6 +66,10 @@ class Take(Step):
             raise ValueError(f"n is {self.n} beside across; expected a number, or per")
         if self.weight and self.rank:
             raise ValueError("weight and rank given; expected one of them")
+        if self.spread and (other := self.per or self.across or self.weight or self.rank):
+            raise ValueError(
+                f"{other} given beside spread; expected no per, across, weight or rank with it"
+            )
         for field, owner in (("shares", "across"), ("half", "rank")):
             if field in self.model_fields_set and not getattr(self, owner):
                 raise ValueError(f"{field} goes with {owner}, and only with it")
@@ -76,13 +84,18 @@ class Take(Step):
 
     def identity(self) -> dict[str, Any]:
         """Return the fields that have a say."""
-        unused = {n for n in ("across", "weight", "rank") if getattr(self, n) is None}
+        unused = {n for n in ("across", "weight", "rank", "spread") if getattr(self, n) is None}
         unused |= {n for n, owner in (("shares", "across"), ("half", "rank")) if owner in unused}
         return {n: v for n, v in super().identity().items() if n not in unused}
 
     def reads(self, shape: Shape) -> Sequence[str]:
         """Read the columns to group by and to weigh by."""
-        return tuple(c for c in (self.per, self.across, self.weight, self.rank) if c)
+        of = self.spread.of if self.spread else None
+        return tuple(c for c in (self.per, self.across, self.weight, self.rank, of) if c)
+
+    def bind(self, models: Mapping[str, ModelSpec]) -> Self:
+        """Bind the embedder of ``spread``."""
+        return self.model_copy(update={"spread": self.spread.bind(models)}) if self.spread else self
 
     def check(self, shapes: Sequence[Shape]) -> Shape:
         """Check that chances are numbers."""
@@ -102,6 +115,8 @@ class Take(Step):
     def run(self, inputs: Sequence[Table], out: Out, rt: Runtime) -> list[str]:
         """Order the rows by their draw and keep the first n."""
         (table,) = inputs
+        if self.spread:
+            return self._spread(table, self.spread, out, rt)
         columns = dict.fromkeys(["id", *self.reads(table.shape)])
         rows = table.scan(*columns).collect(engine="streaming").with_row_index("place")
         rows = rows.with_columns(lottery(rows["id"], self.seed))
@@ -120,6 +135,16 @@ class Take(Step):
             drops = pl.concat([drops, unknown]).sort("place")
         write_drops(table, drops, out, rt)
         return notes
+
+    def _spread(self, table: Table, spread: Spread, out: Out, rt: Runtime) -> list[str]:
+        """Choose from the rows in the order of their draw."""
+        rows = table.scan("id").collect(engine="streaming").with_row_index("place")
+        order = rows.with_columns(lottery(rows["id"], self.seed)).sort("lot", "id")
+        n = min(order.select(so_many(self.n, None)).item(), rows.height)
+        kept = order["place"].gather(spread.choose(table, order["place"], n, rt))
+        rest = rows.filter(~pl.col("place").is_in(kept.implode()))
+        write_drops(table, dropped(rest["id"], "not_drawn", place=rest["place"]), out, rt)
+        return self._wanted(rows)[1]
 
     def _known(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Part the rows that have a chance from those whose chance is unknown."""
