@@ -21,10 +21,24 @@ def load_study(path: Path) -> Study:
         raise RecipeError(f"{path}: no such study; expected a YAML file. Check the path.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read ({error}); expected UTF-8 text.") from None
-    document = Document(str(path))
+    name = path.parent.name if path.stem == "study" else path.stem
+    return read_study(text, str(path), name)
+
+
+def read_study(text: str, where: str = "study", name: str = "") -> Study:
+    """Read a study from YAML text.
+
+    Args:
+        text: YAML; values only, no anchors, tags or merges.
+        where: Name for messages.
+        name: Name of the study, where the text gives none.
+
+    Raises:
+        RecipeError: If it is not YAML, or says something that cannot be done.
+    """
+    document = Document(where)
     data = document.parse(text)
     document.unknown(data, Study.model_fields, (), "field")
-    name = path.parent.name if path.stem == "study" else path.stem
     try:
         return Study.model_validate({"name": name, **data})
     except ValidationError as error:
