@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from tests.fakes import FakeModel, FakeModels
+from tests.fakes import FakeModel, FakeModels, echo
+from tests.judges import honest
 from tests.kitchen import Kitchen
 
+from stillroom.models.chat import Reply, Request
 from stillroom.models.ledger import Ledger
 from stillroom.recipe.form import STEPS
 
@@ -35,7 +37,18 @@ CASES = {
     "decontaminate": [SOURCE, "- decontaminate: {against: bench, ngram: 6}"],
     "answer": [SOURCE, "- answer: {draws: 2}"],
     "verify": [SOURCE, "- answer: {draws: 1}", "- verify: math"],
+    "verify_judge": [SOURCE, "- answer: {draws: 1}", "- verify: {judge: teacher}"],
+    "verify_cascade": [
+        SOURCE,
+        "- answer: {draws: 2}",
+        "- verify: [math, {judge: teacher}, {majority: {votes: 2, as_reference: true}}]",
+    ],
 }
+
+
+def reply(request: Request) -> Reply:
+    """Judge where a form is asked for, and answer else."""
+    return echo(request) if request.schema is None else honest(request)
 
 
 def golden_file(step: str) -> Path:
@@ -54,7 +67,9 @@ def rows_of(step: str) -> list[dict[str, Any]]:
         files = {"questions": "questions", "again": "questions", "bench": "bench"}
         sources = {name: str(folder / f"{file}.jsonl") for name, file in files.items()}
         with Ledger(folder / "ledger") as ledger:
-            kitchen = Kitchen(folder / "store", sources, FakeModels(FakeModel()), lambda: ledger)
+            kitchen = Kitchen(
+                folder / "store", sources, FakeModels(FakeModel(reply)), lambda: ledger
+            )
             chain = "".join(f"    {line}\n" for line in CASES[step])
             model = "models: {teacher: {name: some/model, max_tokens: 9}}"
             kitchen.run(f"name: golden\n{model}\ndomains:\n  math:\n{chain}")

@@ -10,6 +10,7 @@ from stillroom.steps.base import ModelSpec
 from stillroom.steps.decontaminate.semantic import Sameness, _worded
 from stillroom.steps.label.askllm import AskLLM
 from stillroom.steps.label.difficulty import Difficulty
+from stillroom.verifiers.judge import Ruling, worded
 
 GOLDEN = Path(__file__).parent / "prompts"
 GRADER = ModelSpec(name="some/grader")
@@ -42,3 +43,9 @@ def test_prompt_of_the_decontamination_judge_is_the_recorded_one():
     schema = json.dumps(json.loads(schema_of(Sameness)), indent=1)
     wanted = (GOLDEN / "same_problem.md").read_text()
     assert f"{said}\n\n## schema\n\n{schema}\n" == wanted
+
+
+def test_prompt_of_the_judge_is_the_recorded_one():
+    said = worded("What is 2+2?", "4", "It is four. [[answer]]")
+    schema = json.dumps(json.loads(schema_of(Ruling)), indent=1)
+    assert f"{said}\n\n## schema\n\n{schema}\n" == (GOLDEN / "judge.md").read_text()

@@ -214,3 +214,18 @@ def test_schema_accepts_the_good_recipe():
     jsonschema.validate(yaml.safe_load(GOOD), recipe_schema())
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(yaml.safe_load(edited("draws: 2", "drawz: 2")), recipe_schema())
+
+
+@pytest.mark.parametrize(
+    "verify",
+    ["math", "[math, judge]", "{judge: grader}", "{judge: {model: grader, tail: 99}}",
+     "[math, code, {judge: {model: grader, also_incorrect: true}}, {majority: {votes: 4}}]",
+     "{cascade: [{by: math}, {judge: grader}, {majority: exact}]}"],
+)  # fmt: skip
+def test_schema_knows_the_forms_of_verify(verify):
+    chain = f"[{{source: a.jsonl}}, answer: {{}}, {{verify: {verify}}}]"
+    recipe = yaml.safe_load(f"{{name: a, domains: {{math: {chain}}}}}")
+    jsonschema.validate(recipe, recipe_schema())
+    wrong = {"verify": {"cascade": [{"jugde": "grader"}]}}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"name": "a", "domains": {"math": [wrong]}}, recipe_schema())

@@ -8,6 +8,10 @@ from stillroom.recipe.form import STEPS, Recipe
 from stillroom.steps.base import ModelSpec
 from stillroom.steps.export.form import Export
 
+TEXT: dict[str, Any] = {"type": "string"}
+TEXTS = {"type": "array", "items": TEXT}
+STAGES = {"type": "array", "items": {"anyOf": [TEXT, {"$ref": "#/$defs/Stage"}]}}
+
 SHORT: dict[str, dict[str, Any]] = {
     "source": {"type": "string"},
     "mix": {"type": "object", "additionalProperties": {"$ref": "#/$defs/Chain"}},
@@ -17,12 +21,11 @@ SHORT: dict[str, dict[str, Any]] = {
     "dedup": {"type": "string"},
     "decontaminate": {"anyOf": [{"type": "string"}, {"type": "array"}]},
     "answer": {"type": "string"},
-    "verify": {"type": "string"},
+    "verify": {"anyOf": [{"type": "string"}, STAGES]},
 }
 """What may stand behind a word instead of a mapping of fields."""
 
 
-TEXT, TEXTS = {"type": "string"}, {"type": "array", "items": {"type": "string"}}
 SHORT_FIELDS: dict[tuple[str, str], list[dict[str, Any]]] = {
     ("Source", "question"): [TEXT],
     ("Source", "reference"): [TEXT],
@@ -40,6 +43,10 @@ SHORT_FIELDS: dict[tuple[str, str], list[dict[str, Any]]] = {
     ("Label", "difficulty"): [TEXT],
     ("Label", "response_length"): [TEXT],
     ("Label", "askllm"): [TEXT],
+    ("Verify", "judge"): [TEXT],
+    ("Verify", "cascade"): [STAGES],
+    ("Stage", "judge"): [TEXT],
+    ("Stage", "majority"): [TEXT],
 }
 """What may stand in a field beside what its type says."""
 

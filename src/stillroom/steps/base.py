@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Protocol, Self
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from stillroom.errors import StoreError
 from stillroom.models.config import ModelsConfig
 from stillroom.models.ledger import Ledger
 from stillroom.models.spending import Purse
@@ -347,3 +348,20 @@ def write_drops(table: Table, drops: pl.DataFrame, out: Out, rt: Runtime) -> Non
             part = drops.slice(start, written - start)
             out.write(index, part.drop("place"), rows_in=rows)
             rt.tick(Tick(rows=rows))
+
+
+def check_groups(table: Table) -> None:
+    """Make sure that all draws of a question lie in one shard, as `answer` writes them.
+
+    Raises:
+        StoreError: If a question's draws lie in two.
+    """
+    seen: set[str] = set()
+    for frame in table.frames("question_id"):
+        here = set(frame["question_id"].unique())
+        if straddling := seen & here:
+            raise StoreError(
+                f"{table.rows.path}: the draws of question {min(straddling)} lie in two shards; "
+                "expected all in one, as `answer` writes them. Delete the directory and run again."
+            )
+        seen |= here

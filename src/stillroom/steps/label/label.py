@@ -7,9 +7,17 @@ from typing import Any, ClassVar, Self
 import polars as pl
 from pydantic import model_validator
 
-from stillroom.errors import StoreError
 from stillroom.rows import Schema, Shape
-from stillroom.steps.base import Calls, Misfit, ModelSpec, Out, Runtime, Step, Tick
+from stillroom.steps.base import (
+    Calls,
+    Misfit,
+    ModelSpec,
+    Out,
+    Runtime,
+    Step,
+    Tick,
+    check_groups,
+)
 from stillroom.steps.label.askllm import AskLLM
 from stillroom.steps.label.classifier import Classifier
 from stillroom.steps.label.consensus import Consensus
@@ -167,7 +175,7 @@ class Label(Step):
             return (table.frame(index, *columns) for index in todo)
 
         if self.measure.GROUPS:
-            _check_groups(table)
+            check_groups(table)
         if not todo and not self.measure.ASKS:
             return self.measure.notes(table)
         with self.measure.prepare(frames, rt, tally) as compute:
@@ -187,20 +195,3 @@ class Label(Step):
             if n
         ]
         return unknown + self.measure.notes(table)
-
-
-def _check_groups(table: Table) -> None:
-    """Make sure that all draws of a question lie in one shard, as `answer` writes them.
-
-    Raises:
-        StoreError: If a question's draws lie in two.
-    """
-    seen: set[str] = set()
-    for frame in table.frames("question_id"):
-        here = set(frame["question_id"].unique())
-        if straddling := seen & here:
-            raise StoreError(
-                f"{table.rows.path}: the draws of question {min(straddling)} lie in two shards; "
-                "expected all in one, as `answer` writes them. Delete the directory and run again."
-            )
-        seen |= here

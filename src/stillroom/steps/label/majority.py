@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import polars as pl
@@ -11,8 +11,8 @@ from pydantic import Field
 from stillroom.rows import Schema
 from stillroom.steps.base import Runtime, Shardwise
 from stillroom.steps.label.measure import Frames, Measure, Plain
-from stillroom.text.answers import extract_answer, extract_choice
-from stillroom.verifiers import Task, Verifier, verifier
+from stillroom.verifiers import Verifier, verifier
+from stillroom.verifiers.vote import Group, final_text, grouped
 
 
 class Majority(Measure):
@@ -62,7 +62,7 @@ class Majority(Measure):
         votes: dict[str, Counter[str]] = {}
         found = []
         for question, answer in frame.select("question_id", "answer").iter_rows():
-            text = self._final(answer)
+            text = final_text(answer, self.by)
             found.append((question, text))
             counted = votes.setdefault(question, Counter())
             if text is not None:
@@ -81,52 +81,6 @@ class Majority(Measure):
                 rows.append((None, None, None, None))
         columns = pl.DataFrame(rows, schema=dict(self.adds()), orient="row")
         return pl.concat([frame.select("id"), columns], how="horizontal")
-
-    def _final(self, answer: str) -> str | None:
-        found = extract_choice(answer) if self.by == "choice" else extract_answer(answer)
-        return found.text if found else None
-
-
-Group = tuple[tuple[str, ...], int]
-"""Texts that are one answer, the most usual first, and their votes."""
-
-
-def grouped(votes: Mapping[str, Counter[str]], judge: Verifier) -> dict[str, list[Group]]:
-    """Put equal answers together, question by question.
-
-    Answers are compared in an order that follows from the votes and the texts alone, so that the
-    order of draws never matters. Each round compares what is left of every question with the most
-    usual of its texts, all questions in one call.
-
-    Args:
-        votes: Question to text to votes.
-        judge: Finds two answers equal.
-    """
-    left = {
-        question: [
-            text for text, _ in sorted(counted.items(), key=lambda vote: (-vote[1], vote[0]))
-        ]
-        for question, counted in votes.items()
-    }
-    groups: dict[str, list[Group]] = {question: [] for question in votes}
-    while any(left.values()):
-        pairs = [(q, text) for q, texts in left.items() for text in texts[1:]]
-        tasks = [Task(rf"\boxed{{{text}}}", left[q][0]) for q, text in pairs]
-        equal: dict[str, set[str]] = {}
-        for (question, text), verdict in zip(pairs, judge.verify(tasks), strict=True):
-            if verdict.outcome == "correct":
-                equal.setdefault(question, set()).add(text)
-        for question, texts in left.items():
-            if texts:
-                same = equal.get(question, set())
-                group = (texts[0], *(text for text in texts[1:] if text in same))
-                groups[question].append((group, sum(votes[question][text] for text in group)))
-                left[question] = [text for text in texts[1:] if text not in same]
-    return groups
-
-
-def _usual_first(counted: Counter[str]) -> list[str]:
-    return sorted(counted, key=lambda text: (-counted[text], text))
 
 
 class Repair(Plain):
