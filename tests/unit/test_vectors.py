@@ -1,8 +1,10 @@
 """Vectors: the kernel against plain sums, embedders behind their door, what is kept."""
 
+import asyncio
 import json
 import math
 import random
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 
 import polars as pl
@@ -17,6 +19,7 @@ from stillroom.models.config import ModelsConfig, OpenAIEntry
 from stillroom.models.embeddings import BATCH, ServedEmbedder, embed_all
 from stillroom.models.ledger import Ledger
 from stillroom.models.vectors import Vectors
+from stillroom.run.planner import totals
 
 
 def gauss(n, width, seed=1):
@@ -294,6 +297,60 @@ def test_embedding_measures_the_way_from_bad_to_good(tmp_path):
         write(good, "aa", "aaa", "aaaaaa")
         kitchen.run(text)
         assert len(server.texts) == asked + 1  # one new example, and nothing twice
+
+
+def test_plan_counts_the_vectors_that_are_not_kept(tmp_path):
+    write(tmp_path / "q.jsonl", "aaaa", "bbbb", "ab", "aa", "ab")
+    good, bad = write(tmp_path / "good.jsonl", "aa", "aaa"), write(tmp_path / "bad.jsonl", "bb")
+    with EmbedderServer() as server, Ledger(tmp_path / "ledger.sqlite") as ledger:
+        models = ModelsConfig({"some/emb": OpenAIEntry(engine="openai", base_url=server.url)})
+        kitchen = Kitchen(tmp_path / "store", {}, models, lambda: ledger)
+        start = (
+            "name: t\nmodels: {embedder: {name: some/emb}}\ndomains:\n  math:\n"
+            f"    - source: {{file: {tmp_path}/q.jsonl}}\n"
+        )
+        label = f"    - label: {{embedding: {{positives: {good}, negatives: [{bad}]}}}}\n"
+        waiting = kitchen.plan(start + label)
+        assert [p.calls and p.calls.wanted for p in waiting] == [None, None]
+        kitchen.run(start)
+        assert totals(kitchen.plan(start + label)) == ["some/emb: 6 vectors"]
+        kitchen.run(start + "    - dedup: {cosine: 0.99}\n")
+        assert len(server.texts) == 4
+        assert totals(kitchen.plan(start + label)) == ["some/emb: 2 vectors"]
+        spread = "    - take: {n: 2, spread: vectors}\n"
+        assert totals(kitchen.plan(start + spread)) == []
+        kitchen.run(start + label)
+        assert len(server.texts) == 6
+
+
+def test_callers_that_want_the_same_vectors_share_the_work(tmp_path):
+    async def slow(seen, request):
+        await asyncio.sleep(0.05)
+
+    texts = [f"a{i}" for i in range(5 * BATCH)]
+
+    def get(own):
+        with Ledger(tmp_path / "ledger") as ledger, Vectors(tmp_path / "v.sqlite") as vectors:
+            return [list(v) for v in embed_all(own, served(server), vectors, ledger)]
+
+    with EmbedderServer(slow) as server, ThreadPoolExecutor(3) as pool:
+        orders = [texts, texts[::-1], texts[2 * BATCH :] + texts[: 2 * BATCH]]
+        for own, found in zip(orders, pool.map(get, orders), strict=True):
+            assert found == [letters(text) for text in own]
+        assert sorted(server.texts) == sorted(texts)
+
+
+def test_claims_end_when_the_embedder_fails(tmp_path):
+    with (
+        EmbedderServer(status(500)) as server,
+        Ledger(tmp_path / "ledger") as ledger,
+        Vectors(tmp_path / "v.sqlite") as vectors,
+    ):
+        with pytest.raises(ModelError):
+            list(embed_all(["ab"], served(server), vectors, ledger))
+        server.behave = None
+        with Ledger(tmp_path / "ledger") as other:
+            assert list(next(embed_all(["ab"], served(server), vectors, other))) == letters("ab")
 
 
 NEAR = ("What is the sum of twelve and thirty?", "What is the sum of twelve and thirty??", "Why?")

@@ -15,13 +15,14 @@ import time
 import urllib.error
 import urllib.request
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any, Protocol
 
 from stillroom.errors import ModelError
 from stillroom.kernels.vectors import ngrams
+from stillroom.models.ledger import Ledger
 from stillroom.models.vectors import Vectors, vector_key
 
 NGRAMS = "stillroom/ngrams-1"
@@ -35,6 +36,7 @@ _ATTEMPTS = 6
 _LONGEST_PAUSE_S = 60.0
 _BODY_LIMIT = 256 * 2**20
 _WORDS = 300
+_POLL_S = 0.2
 
 
 class Embedder(Protocol):
@@ -174,7 +176,10 @@ class ServedEmbedder:
 
 
 def embed_all(
-    texts: Iterable[str], embedder: Embedder, vectors: Vectors | None
+    texts: Iterable[str],
+    embedder: Embedder,
+    vectors: Vectors | None,
+    ledger: Ledger | None = None,
 ) -> Iterator[Sequence[float] | None]:
     """Return the vector of each text, in order; None where there is none.
 
@@ -184,6 +189,8 @@ def embed_all(
         texts: What to embed.
         embedder: Who does it.
         vectors: Where bought vectors are kept; None to keep none.
+        ledger: Keeps the claims by which callers that want the same vectors at the same time, in
+            one process or several, share the work.
 
     Raises:
         ModelError: If the embedder cannot be used, or its vectors differ in width.
@@ -194,19 +201,21 @@ def embed_all(
         keys = [vector_key(embedder.name, text) if text.strip() else b"" for text in chunk]
         known = vectors.get_many(keys) if vectors else {}
         lacking = {k: t for k, t in zip(keys, chunk, strict=True) if k and k not in known}
-        keeping: dict[bytes, bytes] = {}
-        fresh = embedder.embed(list(lacking.values()))
-        try:
-            for key, vector in zip(lacking, fresh, strict=True):
-                if vector is None:
-                    continue
-                known[key] = keeping[key] = array("f", vector).tobytes()
-                if vectors and len(keeping) == BATCH:
-                    vectors.put(keeping)
-                    keeping = {}
-        finally:
-            if vectors and keeping:
-                vectors.put(keeping)
+        while lacking:
+            ours = list(lacking) if ledger is None else ledger.claim_all(lacking)
+            try:
+                # Who had a claim may have kept the vector and let go before we asked.
+                known |= vectors.get_many(ours) if vectors else {}
+                wanted = {key: lacking[key] for key in ours if key not in known}
+                known |= _bought(wanted, embedder, vectors)
+            finally:
+                if ledger is not None:
+                    ledger.release(ours)
+            lacking = {key: text for key, text in lacking.items() if key not in set(ours)}
+            if lacking and vectors:
+                time.sleep(_POLL_S)
+                known |= vectors.get_many(lacking)
+                lacking = {key: text for key, text in lacking.items() if key not in known}
         for key in keys:
             if key not in known:
                 yield None
@@ -219,6 +228,26 @@ def embed_all(
                 )
             width = len(vector)
             yield vector
+
+
+def _bought(
+    texts: Mapping[bytes, str], embedder: Embedder, vectors: Vectors | None
+) -> dict[bytes, bytes]:
+    """Ask for the vectors of texts, by key, and keep them as they come."""
+    found: dict[bytes, bytes] = {}
+    keeping: dict[bytes, bytes] = {}
+    try:
+        for key, vector in zip(texts, embedder.embed(list(texts.values())), strict=True):
+            if vector is None:
+                continue
+            found[key] = keeping[key] = array("f", vector).tobytes()
+            if vectors and len(keeping) == BATCH:
+                vectors.put(keeping)
+                keeping = {}
+    finally:
+        if vectors and keeping:
+            vectors.put(keeping)
+    return found
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):

@@ -821,6 +821,24 @@ class Ledger:
             db.execute("INSERT OR REPLACE INTO claim VALUES (?, ?)", (key, self._become_buyer()))
             return "ours"
 
+    def claim_all(self, keys: Iterable[bytes]) -> list[bytes]:
+        """Claim keys of what is kept elsewhere; return those that no other caller has.
+
+        See `claim`; an end of the claims is told by ``release``.
+        """
+        ours: list[bytes] = []
+        for chunk in _chunks(keys):
+            with self._writing() as db:
+                for key in chunk:
+                    row = db.execute("SELECT buyer FROM claim WHERE key = ?", (key,)).fetchone()
+                    if row is not None and self._alive(row[0]):
+                        continue
+                    db.execute(
+                        "INSERT OR REPLACE INTO claim VALUES (?, ?)", (key, self._become_buyer())
+                    )
+                    ours.append(key)
+        return ours
+
     def release(self, keys: Iterable[bytes]) -> None:
         """Give up claims that were made through this ledger."""
         if self._buyer is None:

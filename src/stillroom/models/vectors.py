@@ -1,8 +1,8 @@
 """Vectors that were computed or paid for, by model and text, in one SQLite file.
 
-Covered: what ``put`` returned for survives a killed process; several processes share one file.
-Not covered: two processes that want the same vectors at the same moment both ask for them; network
-file systems, since SQLite's log needs memory shared between the processes.
+Covered: what ``put`` returned for survives a killed process; several processes share one file, and
+claims in the ledger keep them from asking for the same vectors (`stillroom.models.embeddings`).
+Not covered: network file systems, since SQLite's log needs memory shared between the processes.
 """
 
 import sqlite3

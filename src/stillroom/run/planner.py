@@ -109,15 +109,20 @@ def amount(calls: Calls) -> str:
 
 def totals(planned: Sequence[Planned]) -> list[str]:
     """Word what all steps together will ask of each model: calls, tokens, money, time."""
-    by_model: dict[str, list[Calls]] = {}
+    by_model: dict[tuple[str, bool], list[Calls]] = {}
     for plan in planned:
-        if plan.state != "cached" and plan.calls is not None and plan.calls.missing:
-            by_model.setdefault(plan.calls.model, []).append(plan.calls)
-    return [f"{model}: {_total(calls)}" for model, calls in by_model.items()]
+        calls = None if plan.state == "cached" else plan.calls
+        while calls is not None:
+            if calls.missing:
+                by_model.setdefault((calls.model, calls.vectors), []).append(calls)
+            calls = calls.also
+    return [f"{model}: {_total(calls)}" for (model, _), calls in by_model.items()]
 
 
 def _total(calls: Sequence[Calls]) -> str:
     bound = any(c.bound for c in calls)
+    if calls[0].vectors:
+        return f"{'at most ' if bound else ''}{sum(c.missing for c in calls):,} vectors"
     sign = "at most" if bound else "about"
     parts = [f"{sum(c.missing for c in calls):,} calls"]
     prompts = [c.prompt_tokens for c in calls if c.prompt_tokens is not None]

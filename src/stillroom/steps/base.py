@@ -274,6 +274,8 @@ class Calls:
         tokens_within: Half-width of the 95% interval of ``tokens``; None if there is none.
         usd_within: The same for ``usd``.
         seconds: At the speed that models.toml states; None if it states none.
+        vectors: Whether vectors of texts are asked for, in place of completions.
+        also: What is asked of a second model, such as an embedder before a judge.
     """
 
     model: str
@@ -287,6 +289,8 @@ class Calls:
     tokens_within: int | None = None
     usd_within: float | None = None
     seconds: float | None = None
+    vectors: bool = False
+    also: "Calls | None" = None
 
 
 Shardwise = Callable[[pl.DataFrame], pl.DataFrame]

@@ -1,11 +1,12 @@
 """Embedding the texts of a table: what the steps share that compare by vectors."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from stillroom.models.embeddings import NGRAMS, Embedder, embed_all
-from stillroom.models.vectors import Vectors
+from stillroom.models.vectors import Vectors, vector_key
 from stillroom.steps.asking import bound, role
-from stillroom.steps.base import ModelSpec, Runtime
+from stillroom.steps.base import Calls, ModelSpec, Runtime
 
 
 def embedder_role(model: str | ModelSpec, models: Mapping[str, ModelSpec], where: str) -> ModelSpec:
@@ -35,5 +36,29 @@ def embed(
     if embedder.name == NGRAMS:
         yield from embed_all(texts, embedder, None)
         return
-    with Vectors(rt.ledger().path.with_name("vectors.sqlite")) as vectors:
-        yield from embed_all(texts, embedder, vectors)
+    ledger = rt.ledger()
+    with Vectors(_kept(rt)) as vectors:
+        yield from embed_all(texts, embedder, vectors, ledger)
+
+
+def wanted_vectors(texts: Iterable[str], model: str | ModelSpec, rt: Runtime) -> Calls | None:
+    """Count the vectors of texts, and those that are not kept; None where they cost nothing."""
+    name = bound(model).name
+    if name == NGRAMS:
+        return None
+    keys = {vector_key(name, text) for text in texts if text.strip()}
+    known = 0
+    if _kept(rt).exists():
+        with Vectors(_kept(rt)) as vectors:
+            known = len(vectors.get_many(keys))
+    return Calls(name, len(keys), len(keys) - known, vectors=True)
+
+
+def vectors_at_most(n: int, model: str | ModelSpec) -> Calls | None:
+    """Bound the vectors of so many texts; None where they cost nothing."""
+    name = bound(model).name
+    return None if name == NGRAMS else Calls(name, n, n, bound=True, vectors=True)
+
+
+def _kept(rt: Runtime) -> Path:
+    return rt.ledger().path.with_name("vectors.sqlite")

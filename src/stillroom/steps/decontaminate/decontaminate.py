@@ -1,6 +1,8 @@
 """`decontaminate`: drop questions that a benchmark asks."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -17,7 +19,7 @@ from stillroom.steps.decontaminate.search import Form, Grams, Judge, Search, des
 from stillroom.steps.decontaminate.semantic import PROMPT, Sameness, Semantic
 from stillroom.steps.source.files import sha256_of
 from stillroom.steps.source.source import Source
-from stillroom.steps.vectors import embedder_role
+from stillroom.steps.vectors import embedder_role, vectors_at_most, wanted_vectors
 from stillroom.store.artifact import Delta
 from stillroom.store.table import Table
 
@@ -155,13 +157,22 @@ class Decontaminate(Step):
 
     def calls(self, inputs: Sequence[Table], rt: Runtime) -> Calls | None:
         """Bound what the judge will be asked: which pairs are near is not known before."""
-        return self.calls_at_most(inputs[0].height, rt)
-
-    def calls_at_most(self, rows: int, rt: Runtime) -> Calls | None:
-        """Bound what the judge will be asked."""
         if self.judged is None:
             return None
-        return estimate_at_most(bound(self.judged.judge), rt, rows * self.judged.calls)
+        (table,) = inputs
+        texts = (text for frame in table.frames("question") for text in frame["question"])
+        items = read_items(self.benchmarks, rt).texts
+        vectors = wanted_vectors(chain(items, texts), self.judged.embedder, rt)
+        judged = self.judged.calls * table.height
+        return replace(estimate_at_most(bound(self.judged.judge), rt, judged), also=vectors)
+
+    def calls_at_most(self, rows: int, rt: Runtime) -> Calls | None:
+        """Bound what the judge will be asked; items are counted when the questions are there."""
+        if self.judged is None:
+            return None
+        vectors = vectors_at_most(rows, self.judged.embedder)
+        judged = estimate_at_most(bound(self.judged.judge), rt, rows * self.judged.calls)
+        return replace(judged, also=vectors)
 
     def run(self, inputs: Sequence[Table], out: Out, rt: Runtime) -> list[str]:
         """Search shard after shard, and say what a reader should know.

@@ -7,9 +7,10 @@ import polars as pl
 from pydantic import Field
 
 from stillroom.kernels.vectors import Matrix, dedup
-from stillroom.steps.base import ModelSpec, Runtime, Tick
+from stillroom.steps.base import Calls, ModelSpec, Runtime, Tick
 from stillroom.steps.dedup.method import REPEATS, Method, Ranked
-from stillroom.steps.vectors import embed, embedder_role
+from stillroom.steps.vectors import embed, embedder_role, vectors_at_most, wanted_vectors
+from stillroom.store.table import Table
 
 
 class Cosine(Method):
@@ -36,6 +37,15 @@ class Cosine(Method):
     def bind(self, models: Mapping[str, ModelSpec]) -> Self:
         """Replace the role by the embedder."""
         return self.model_copy(update={"model": embedder_role(self.model, models, "cosine.model")})
+
+    def calls(self, table: Table, rt: Runtime) -> Calls | None:
+        """Count the vectors."""
+        texts = (text for frame in table.frames("question") for text in frame["question"])
+        return wanted_vectors(texts, self.model, rt)
+
+    def calls_at_most(self, rows: int) -> Calls | None:
+        """Bound the vectors."""
+        return vectors_at_most(rows, self.model)
 
     def find(self, rows: Ranked, rt: Runtime) -> pl.DataFrame:
         """Embed the questions in the order of the table, and compare them in that of rank."""

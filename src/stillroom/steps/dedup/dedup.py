@@ -9,7 +9,7 @@ import polars as pl
 from pydantic import model_validator
 
 from stillroom.rows import Kind, Shape, dropped
-from stillroom.steps.base import Misfit, ModelSpec, Out, Runtime, Step, Tick, write_drops
+from stillroom.steps.base import Calls, Misfit, ModelSpec, Out, Runtime, Step, Tick, write_drops
 from stillroom.steps.dedup.cosine import Cosine
 from stillroom.steps.dedup.exact import Exact
 from stillroom.steps.dedup.indel import Indel
@@ -115,6 +115,14 @@ class Dedup(Step):
                 "booleans. Rename the column, or write a prefer without verified"
             )
         return shape
+
+    def calls(self, inputs: Sequence[Table], rt: Runtime) -> Calls | None:
+        """Count what the method would ask of a model."""
+        return self.method.calls(inputs[0], rt)
+
+    def calls_at_most(self, rows: int, rt: Runtime) -> Calls | None:
+        """Bound what the method would ask of a model."""
+        return self.method.calls_at_most(rows)
 
     def run(self, inputs: Sequence[Table], out: Out, rt: Runtime) -> list[str]:
         """Rank the rows, find those that repeat a better one, and drop them."""

@@ -9,7 +9,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 from stillroom.rows import Schema
-from stillroom.steps.base import ModelSpec, Runtime
+from stillroom.steps.base import Calls, ModelSpec, Runtime
 from stillroom.store.table import Table
 
 REPEATS: Schema = {"row": pl.UInt32(), "witness": pl.UInt32(), "score": pl.Float64()}
@@ -67,6 +67,14 @@ class Method(BaseModel, ABC):
             Misfit: If a role is not among the recipe's models.
         """
         return self
+
+    def calls(self, table: Table, rt: Runtime) -> Calls | None:
+        """Count what `find` would ask of a model; None if it asks none."""
+        return None
+
+    def calls_at_most(self, rows: int) -> Calls | None:
+        """Bound what `find` would ask of a model; None if it asks none."""
+        return None
 
     @abstractmethod
     def find(self, rows: Ranked, rt: Runtime) -> pl.DataFrame:

@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stillroom.kernels.minhash import MOST_HASHES, MinHash
 from stillroom.kernels.vectors import Matrix, farthest, signatures
-from stillroom.steps.base import Misfit, ModelSpec, Runtime
-from stillroom.steps.vectors import embed, embedder_role
+from stillroom.steps.base import Calls, Misfit, ModelSpec, Runtime
+from stillroom.steps.vectors import embed, embedder_role, vectors_at_most, wanted_vectors
 from stillroom.store.table import Table
 
 
@@ -56,6 +56,15 @@ class Spread(BaseModel):
             return self.model_copy(update={"model": embedder_role(self.model, models, "model")})
         except Misfit as error:
             raise Misfit(f"take.spread.{error}") from None
+
+    def calls(self, table: Table, rt: Runtime) -> Calls | None:
+        """Count the vectors; None where no model is asked."""
+        texts = (text or "" for frame in table.frames(self.of) for text in frame[self.of])
+        return wanted_vectors(texts, self.model, rt) if self.by == "vectors" else None
+
+    def calls_at_most(self, rows: int) -> Calls | None:
+        """Bound the vectors; None where no model is asked."""
+        return vectors_at_most(rows, self.model) if self.by == "vectors" else None
 
     def choose(self, table: Table, order: pl.Series, n: int, rt: Runtime) -> list[int]:
         """Choose n rows that are unlike each other.

@@ -8,7 +8,7 @@ import polars as pl
 from pydantic import Field, model_validator
 
 from stillroom.rows import Shape, dropped
-from stillroom.steps.base import Misfit, ModelSpec, Out, Runtime, Step, write_drops
+from stillroom.steps.base import Calls, Misfit, ModelSpec, Out, Runtime, Step, write_drops
 from stillroom.steps.keep.spread import Spread
 from stillroom.steps.sampling import Amount, at_most, beyond, divide, lottery, place, so_many
 from stillroom.store.artifact import Delta
@@ -107,6 +107,14 @@ class Take(Step):
                 "expected a column of numbers"
             )
         return shape
+
+    def calls(self, inputs: Sequence[Table], rt: Runtime) -> Calls | None:
+        """Count the vectors that ``spread`` compares."""
+        return self.spread.calls(inputs[0], rt) if self.spread else None
+
+    def calls_at_most(self, rows: int, rt: Runtime) -> Calls | None:
+        """Bound the vectors that ``spread`` compares."""
+        return self.spread.calls_at_most(rows) if self.spread else None
 
     def at_most(self, rows: Sequence[int | None]) -> int | None:
         """Know that no more than n stay."""

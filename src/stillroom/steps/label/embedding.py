@@ -4,7 +4,7 @@ import contextlib
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from operator import add, sub
 from typing import Any, ClassVar, Literal, Self
 
@@ -15,11 +15,12 @@ from stillroom.errors import ModelError
 from stillroom.kernels.vectors import Matrix, scores
 from stillroom.rows import Schema, content_id
 from stillroom.steps.asking import bound
-from stillroom.steps.base import ModelSpec, Runtime, Shardwise, Tick
+from stillroom.steps.base import Calls, ModelSpec, Runtime, Shardwise, Tick
 from stillroom.steps.label import examples
 from stillroom.steps.label.measure import Frames, Measure
 from stillroom.steps.source.source import Source
-from stillroom.steps.vectors import embed, embedder_role
+from stillroom.steps.vectors import embed, embedder_role, vectors_at_most, wanted_vectors
+from stillroom.store.table import Table
 
 PART = 2048
 """Texts whose vectors are in memory together."""
@@ -105,6 +106,19 @@ class Embedding(Measure):
             return pl.DataFrame(data, schema_overrides=dict(self.adds()))
 
         yield measure
+
+    def calls(self, table: Table, rt: Runtime) -> Calls | None:
+        """Count the vectors of the texts and of the examples."""
+        texts = (text or "" for frame in table.frames(self.of) for text in frame[self.of])
+        return wanted_vectors(chain(self._examples(rt), texts), self.model, rt)
+
+    def calls_at_most(self, rows: int, rt: Runtime) -> Calls | None:
+        """Bound the vectors of the texts; examples are counted when the texts are there."""
+        return vectors_at_most(rows, self.model)
+
+    def _examples(self, rt: Runtime) -> Iterator[str]:
+        sets = (self.positives, self.negatives)
+        return chain.from_iterable(examples.texts(s, rt) for s in sets)
 
     def _mean(self, which: Literal["positives", "negatives"], rt: Runtime) -> "array[float]":
         """Average the vectors of all examples."""
