@@ -1,15 +1,19 @@
 r"""Read the common forms of a final answer and compare their values, without an engine.
 
 Covered: sums, products, fractions, roots, powers, factorials, binomials, logarithms with a base,
-constants (``\pi``, ``e``, ``\infty``), letters, tuples, intervals and their unions, lists, sets,
-``\pm``, matrices and equations. Two scalars are equal when their values agree to 45 digits, at
-several points where they hold letters (Schwartz-Zippel: two different expressions seldom agree at
-random points, and never at random 30-digit points by accident).
+constants (``\pi``, ``e``, ``\infty``), letters, complex numbers that are linear in ``i``, tuples,
+intervals and their unions, lists, sets, ``\pm``, matrices, ratios and equations. Two scalars are
+equal when their values agree to 45 digits, at several points where they hold letters
+(Schwartz-Zippel: two different expressions seldom agree at random points, and never at random
+30-digit points by accident). Other letters make another expression, if the values differ too.
 
-Not covered, and left to the engine: complex numbers, trigonometry, functions of letters,
-inequalities, units, words, numbers beyond 10^30, and whatever can be read in two ways, such as
-``1/2x``. Whoever wrote the text, reading it takes linear time and little memory: text, nesting and
-exponents are bounded.
+A scalar is no tuple, interval, union or matrix. Other forms of two kinds, such as a list and a
+tuple, are left to the engine.
+
+Not covered, and left to the engine as well: products and powers of ``i``, trigonometry, functions
+of letters, inequalities, units, words, numbers beyond 10^30, and whatever can be read in two ways,
+such as ``1/2x``. Whoever wrote the text, reading it takes linear time and little memory: text,
+nesting and exponents are bounded.
 """
 
 import re
@@ -60,12 +64,15 @@ class Several(NamedTuple):
     """Several forms in brackets, or a list or set without order when ``kind`` is ``set``.
 
     Attributes:
-        kind: The two brackets, such as ``(]``; or ``set``, ``union``, ``row``, ``matrix``.
+        kind: The two brackets, such as ``(]``; or ``set``, ``union``, ``row``, ``matrix``,
+            ``ratio``.
         items: What stands between them.
+        doubtful: Whether a comma may belong to a number: "(1,234)" has one item or two.
     """
 
     kind: str
     items: "tuple[Form, ...]"
+    doubtful: bool = False
 
 
 class Equation(NamedTuple):
@@ -94,6 +101,8 @@ def agree(one: str, other: str) -> bool | None:
 
 
 def _same(one: Form, other: Form) -> bool | None:
+    if _doubtful(one) or _doubtful(other):
+        return _same_doubtful(one, other)
     match one, other:
         case Scalar(), Scalar():
             return _same_scalar(one, other)
@@ -107,11 +116,45 @@ def _same(one: Form, other: Form) -> bool | None:
             return _same_set(items, (other,))
         case Scalar(), Several("set", items):
             return _same_set((one,), items)
+        case Several("ratio", items), Several("ratio", others):
+            same = len(items) == len(others) and _each(items, others)
+            return same or None  # 2:4 is 1:2, but not where they are times
+        case (Scalar() as scalar, Several("ratio", items)) | (
+            Several("ratio", items),
+            Scalar() as scalar,
+        ):
+            # 1:2 may be a half, but not a third.
+            return None if len(items) == 2 and _is_share(scalar, *items) is not False else False
+        case (Scalar(), Several()) | (Several(), Scalar()):
+            return False
         case Several(kind, items), Several(other_kind, others) if kind == other_kind:
-            if len(items) != len(others):
-                return False
-            return _all(_same(a, b) for a, b in zip(items, others, strict=True))
+            return len(items) == len(others) and _each(items, others)
     return None
+
+
+def _is_share(scalar: Scalar, top: Form, bottom: Form) -> bool | None:
+    assert isinstance(top, Scalar)
+    assert isinstance(bottom, Scalar)
+    share = _binary("/", top.value, bottom.value)
+    return _same_scalar(scalar, Scalar(top.letters | bottom.letters, share, ""))
+
+
+def _doubtful(form: Form) -> bool:
+    return isinstance(form, Several) and form.doubtful
+
+
+def _same_doubtful(one: Form, other: Form) -> bool | None:
+    """Compare item by item: with as many commas on both sides, it does not matter what they are."""
+    match one, other:
+        case Several(kind, items), Several(other_kind, others):
+            if kind == other_kind and len(items) == len(others):
+                same = _each(items, others)
+                return same or None if kind == "set" else same
+    return None
+
+
+def _each(items: "tuple[Form, ...]", others: "tuple[Form, ...]") -> bool | None:
+    return _all(_same(one, other) for one, other in zip(items, others, strict=True))
 
 
 def _all(found: Iterator[bool | None]) -> bool | None:
@@ -152,10 +195,16 @@ def _pseudo(name: str, point: int) -> Decimal:
 
 
 def _same_scalar(one: Scalar, other: Scalar) -> bool | None:
-    if one.letters != other.letters:
+    if one.letters != other.letters and any(_WORD.search(side.text) for side in (one, other)):
+        return None
+    letters = one.letters | other.letters
+    units = letters & {"i", "I"}
+    if len(units) > 1:
+        return None
+    if units and not all(_linear(side, letters, *units) for side in (one, other)):
         return None
     computed = 0
-    for point in _points(one.letters):
+    for point in _points(letters):
         values = [_value(side, point) for side in (one, other)]
         if None in values:
             if values[0] is not values[1]:
@@ -168,6 +217,21 @@ def _same_scalar(one: Scalar, other: Scalar) -> bool | None:
             return _rounded(one, other, value, expected)
         computed += 1
     return True if computed else None
+
+
+def _linear(side: Scalar, letters: frozenset[str], unit: str) -> bool:
+    """Tell whether a value is a + bi, so that i can be treated like any other letter."""
+    point = next(_points(letters))
+    at = [_value(side, {**point, unit: Decimal(place)}) for place in (-3, 0, 2, 7)]
+    found = [value for value in at if value is not None and value.is_finite()]
+    if len(found) < len(at):
+        return False
+    low, start, middle, high = found
+    slope = _MATH.divide(_MATH.subtract(high, start), Decimal(7))
+    return all(
+        _near(_MATH.subtract(value, start), _MATH.multiply(slope, Decimal(place)))
+        for value, place in ((low, -3), (middle, 2))
+    )
 
 
 def _value(side: Scalar, point: Env) -> Decimal | None:
@@ -186,6 +250,7 @@ def _near(one: Decimal, other: Decimal) -> bool:
     return apart <= _ZERO or apart <= _MATH.multiply(max(one.copy_abs(), other.copy_abs()), _NEAR)
 
 
+_WORD = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{3}")  # "the cat" is no product
 _DECIMAL = re.compile(r"-? ?\d*\.\d+")
 
 
@@ -228,14 +293,20 @@ def _same_equation(one: Equation, other: Equation) -> bool | None:
 @lru_cache(maxsize=1024)
 def read(text: str) -> Form | None:
     """Read a bare answer; None when it is of no covered form."""
-    if len(text) > _LONGEST:
+    if len(text) > _LONGEST or text.count("$") % 2 or _ADJACENT.search(text):
         return None
+    if r"\$" not in text:
+        text = text.replace("$", " ")
+    text = _DEGREES.sub("", text)
     try:
         return _read(text, 0)
     except (_Unread, _Undefined, InvalidOperation, DivisionByZero, Overflow):
         return None
 
 
+# Dollar signs stand around the items of a list; "$2$ $3$" is none.
+_ADJACENT = re.compile(r"[\w)}\]!] *\$+ *\$+ *[\w\\({\[]")
+_DEGREES = re.compile(r" ?\^ ?(?:\\circ(?![A-Za-z])|\{ ?\\circ ?\})")
 _AND = re.compile(r"\\text ?\{,? ?(?:and|or) ?\}|(?<![A-Za-z\\])(?:and|or|OR)(?![A-Za-z])|;")
 _MATRIX = re.compile(r"\\begin ?\{([pb])matrix\}(.*)\\end ?\{\1matrix\}")
 _THOUSANDS = re.compile(r"\d,\d{3}(?!\d)")
@@ -252,21 +323,21 @@ def _read(text: str, depth: int) -> Form:
         return Several("matrix", read_rows)
     parts = _split(_AND.sub(",", text))
     if len(parts) > 1:
-        if _THOUSANDS.search(text):
-            raise _Unread  # "1,234" is one number or two
-        return Several("set", tuple(_read(part, depth + 1) for part in parts if part.strip()))
+        items = tuple(_read(part, depth + 1) for part in parts if part.strip())
+        return Several("set", items, _THOUSANDS.search(text) is not None)
     text = parts[0].strip()
     if r"\cup" in text:
         return Several("union", tuple(_read(part, depth + 1) for part in text.split(r"\cup")))
     if text.startswith(r"\{") and text.endswith(r"\}"):
-        return Several("set", tuple(_read(part, depth + 1) for part in _split(text[2:-2])))
+        items = tuple(_read(part, depth + 1) for part in _split(text[2:-2]))
+        return Several("set", items, _THOUSANDS.search(text) is not None)
     if text[0] in "([" and text[-1] in ")]" and _one_bracket(text):
         inside = _split(text[1:-1])
         if len(inside) > 1:
-            if _THOUSANDS.search(text):
-                raise _Unread
             items = tuple(_read(part, depth + 1) for part in inside)
-            return Several(text[0] + text[-1], items)
+            return Several(text[0] + text[-1], items, _THOUSANDS.search(text) is not None)
+    if ":" in text:
+        return Several("ratio", tuple(_scalar(part) for part in text.split(":")))
     if "=" in text:
         left, _, right = text.partition("=")
         if "=" in right or r"\pm" in text:
@@ -358,7 +429,7 @@ def _tokens(text: str) -> list[str]:
 def _scalar(text: str) -> Scalar:
     reader = _Reader(_tokens(text))
     value = reader.sum()
-    if reader.here is not None or reader.letters & {"i", "I"}:
+    if reader.here is not None:
         raise _Unread
     letters = frozenset(reader.letters)
     if not letters:
@@ -400,6 +471,8 @@ class _Reader:
         if sign == "-":
             total = _unary(total)
         while sign := self.take("+", "-"):
+            if sign == "+" and self.take("-"):
+                sign = "-"  # a + -b
             if self.here in ("+", "-"):
                 raise _Unread
             total = _binary(sign, total, self.product())

@@ -62,7 +62,7 @@ class MathVerifier:
             workers: Processes; verdicts do not depend on their number.
             limits: What each may use.
         """
-        self.name = f"math/2 math-verify {version('math-verify')}"
+        self.name = f"math/3 math-verify {version('math-verify')}"
         self.pool = Pool("stillroom.verifiers.math_worker", workers=workers, limits=limits)
 
     def __enter__(self) -> Self:
@@ -285,7 +285,19 @@ def _compare_bases(one: str, other: str) -> _Decision | None:
         return _CORRECT if digits[0] == digits[1] and bases[0] == bases[1] else _INCORRECT
     if digits[0] == digits[1]:
         return _Decision("unparsed", "only one side names its base")
-    return _INCORRECT if all(_NUMERALS.fullmatch(text) for text in digits) else None
+    if all(_NUMERALS.fullmatch(text) for text in digits):
+        return _INCORRECT
+    found, text = (based, other) if based else (also_based, one)
+    value = _in_base_ten(found) if found else None
+    return _INCORRECT if value is not None and agree(str(value), text) is False else None
+
+
+def _in_base_ten(found: re.Match[str]) -> int | None:
+    base = _BASE_WORDS.get(found["base"], found["base"])
+    try:
+        return int(re.sub(r"[, ]", "", found["digits"]), int(base))
+    except ValueError:  # a digit that the base lacks, a fraction, or a base that is no number
+        return None
 
 
 # --- numbers ----------------------------------------------------------------------------------

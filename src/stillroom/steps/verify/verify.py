@@ -45,7 +45,7 @@ class Verify(Step):
     """
 
     STEP: ClassVar[str] = "verify"
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
     DELTA: ClassVar[Delta] = "columns"
     TAKES: ClassVar[Kind | None] = "answers"
     COLUMNS: ClassVar[Schema] = {
