@@ -15,6 +15,9 @@ from pydantic import BaseModel
 
 from stillroom.benchmarks.registry import benchmarks, sets
 from stillroom.cli import VERBS, cli
+from stillroom.models.config import BatchEntry, LocalEntry, OpenAIEntry, ReplayEntry
+from stillroom.models.openai import flow
+from stillroom.models.openai.retries import LONGEST_PAUSE_S, RULES, STORM_IN_ROW, STORM_WINDOW
 from stillroom.recipe.form import STEPS, Recipe
 from stillroom.steps.base import ModelSpec, Step
 from stillroom.steps.export.form import Export
@@ -151,10 +154,53 @@ def benchmark_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def models_page() -> str:
+    """Describe models.toml, keys, and what happens to a call that brings no completion."""
+    attempts = [
+        "| what happened | calls per request | ends as a drop with reason |",
+        "| --- | --- | --- |",
+    ]
+    for rule in RULES.values():
+        tries = rule.tries or "until `patience_s`, or `outage_s` for all"
+        attempts.append(f"| {rule.when} | {tries} | `{rule.reason}` |")
+    limits = (inspect.getdoc(flow) or "").split("\n\n", 2)[2]
+    parts = [
+        "# Models: reference",
+        NOTE,
+        "`models.toml` says where models are served, by their frozen names; `$STILLROOM_MODELS` or "
+        "`--models` name another file. Nothing in it is part of a result's identity.",
+        *_section('engine = "openai"', OpenAIEntry),
+        *_section('engine = "local"', LocalEntry),
+        *_section('engine = "openai-batch"` or `"anthropic-batch"', BatchEntry),
+        *_section('engine = "replay"', ReplayEntry),
+        "## Keys",
+        "`api_key_env` names a key. It is looked for in the environment, then in "
+        "`~/.config/stillroom/keys.env` (or the file that `$STILLROOM_KEYS` names), which only its "
+        "owner may read. It is cut out of every text that a server sends.",
+        "## How many calls at once",
+        limits,
+        "## Calls that bring no completion",
+        "\n".join(attempts),
+        f"Before a request is asked again there is a pause: what `Retry-After` says, and half a "
+        f"second that doubles up to {LONGEST_PAUSE_S:.0f} s, with jitter. A 429 silences its "
+        "server for everyone; a server without a connection, or with five failures in a row "
+        "while another works, is set aside and tried again with one call.",
+        "A request that the server judges for what it is (400, 422, moderation: `refused`; 413 or "
+        "a full context: `too_long`) is not asked again. An answer that was cut (`length`) or "
+        "filtered (`content_filter`) is an answer, and says so in `finish_reason`.",
+        "A run stops at once, with one message and everything bought kept, when the key is refused "
+        "(401, 403), money is wanted (402, quota), or address or model are wrong (404); after "
+        f"`outage_s` without any answer; and when {STORM_IN_ROW} requests in a row, or half of "
+        f"the last {STORM_WINDOW}, got none.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
 PAGES = {
     "reference-benchmarks.md": benchmark_page,
     "reference-recipes.md": recipe_page,
     "reference-commands.md": command_page,
+    "reference-models.md": models_page,
 }
 
 

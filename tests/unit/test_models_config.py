@@ -165,9 +165,9 @@ def test_unknown_model_names_the_configured_ones(
 def test_open_served_model_has_the_settings_of_the_file(tmp_path: Path) -> None:
     model = load_config(write(tmp_path, SERVED)).open("Qwen/QwQ-32B")
     assert isinstance(model, OpenAIModel)
-    assert model.base_urls == ("http://127.0.0.1:8000/v1", "http://127.0.0.1:8001/v1")
-    assert (model.name, model.served_name) == ("Qwen/QwQ-32B", "qwq")
-    assert (model.concurrency, model.timeout_s) == (8, 60.0)
+    assert model.serving.base_urls == ("http://127.0.0.1:8000/v1", "http://127.0.0.1:8001/v1")
+    assert (model.name, model.serving.served_name) == ("Qwen/QwQ-32B", "qwq")
+    assert (model.serving.concurrency, model.serving.timeout_s) == (8, 60.0)
 
 
 def test_open_served_model_answers(tmp_path: Path) -> None:

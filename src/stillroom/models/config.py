@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from stillroom.errors import ModelError, SetupError
 from stillroom.models.chat import ChatModel
+from stillroom.models.keys import find_key
 from stillroom.models.spending import NeverBuys
 
 if TYPE_CHECKING:
@@ -84,9 +85,16 @@ class OpenAIEntry(BaseModel):
         engine: ``openai``.
         base_url: Address up to and with ``/v1``, or a list of them.
         served_name: What the servers call the model, if not by its frozen name.
-        api_key_env: Environment variable that holds the key.
-        concurrency: Calls in flight at most, per server.
+        api_key_env: Name of the key: an environment variable, or a line ``NAME=value`` in
+            ``~/.config/stillroom/keys.env``, which only you may read.
+        concurrency: Draws in flight at most, per server; how many are best is found out below it.
+        choices: Draws of one question in one call, at most, where the server takes ``n``: they
+            share the prompt, but a killed run loses all of a call.
+        requests_per_minute: Calls per minute at most, over all of the servers.
+        tokens_per_minute: Tokens per minute at most, prompts and completions together.
         timeout_s: Seconds that one call may take.
+        patience_s: Seconds that a request waits for a rate limit to pass before it is given up.
+        outage_s: Seconds without an answer from any of the servers after which a run stops.
         starts_in_thinking: Whether the chat template ends in ``<think>`` and the server does not
             split the reasoning off.
         price: What tokens cost; looked up by name for hosted models when left out.
@@ -101,8 +109,13 @@ class OpenAIEntry(BaseModel):
     base_url: Annotated[tuple[str, ...], Field(min_length=1)]
     served_name: str | None = Field(default=None, min_length=1)
     api_key_env: str | None = None
-    concurrency: int = Field(default=64, ge=1, le=100_000)
+    concurrency: int = Field(default=256, ge=1, le=100_000)
+    choices: int = Field(default=1, ge=1, le=128)
+    requests_per_minute: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    tokens_per_minute: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     timeout_s: float = Field(default=600.0, gt=0, allow_inf_nan=False)
+    patience_s: float = Field(default=900.0, gt=0, allow_inf_nan=False)
+    outage_s: float = Field(default=300.0, gt=0, allow_inf_nan=False)
     starts_in_thinking: bool = False
     price: Price | None = None
     tokens_per_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
@@ -124,6 +137,10 @@ class OpenAIEntry(BaseModel):
     @classmethod
     def _check_env(cls, name: str | None) -> str | None:
         return _checked_env(name)
+
+
+_PLANNING = {"price", "tokens_per_s", "usd_per_h"}
+_TREATMENT = set(OpenAIEntry.model_fields) - {"engine", "base_url", *_PLANNING}
 
 
 class LocalEntry(BaseModel):
@@ -161,7 +178,7 @@ class BatchEntry(BaseModel):
         engine: ``openai-batch`` or ``anthropic-batch``.
         base_url: Address up to and with ``/v1``.
         served_name: What the provider calls the model, if not by its frozen name.
-        api_key_env: Environment variable that holds the key.
+        api_key_env: Name of the key, as for ``openai``.
         size: Requests per batch, at most.
         poll_s: Seconds between looks at a batch.
         price: What tokens cost in batches; half the listed price when left out.
@@ -505,11 +522,7 @@ def _server(name: str, entry: OpenAIEntry) -> "OpenAIModel":
     return OpenAIModel(
         name,
         entry.base_url,
-        served_name=entry.served_name,
-        api_key_env=entry.api_key_env,
-        concurrency=entry.concurrency,
-        timeout_s=entry.timeout_s,
-        starts_in_thinking=entry.starts_in_thinking,
+        **entry.model_dump(include=_TREATMENT),
     )
 
 
@@ -534,13 +547,7 @@ def _batches(name: str, entry: BatchEntry) -> ChatModel:
 def _key_of(name: str, entry: BatchEntry) -> str | None:
     if entry.api_key_env is None:
         return None
-    key = os.environ.get(entry.api_key_env, "").strip()
-    if not key:
-        raise ModelError(
-            f"{name}: environment variable {entry.api_key_env} is not set; expected the API key "
-            f"for {entry.base_url}. Export it, or remove api_key_env if the server needs none."
-        )
-    return key
+    return find_key(entry.api_key_env, where=name, what_for=entry.base_url)
 
 
 def _embedded_directory(name: str) -> Path:

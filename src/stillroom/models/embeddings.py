@@ -8,7 +8,6 @@ laptop.
 
 import http.client
 import json
-import os
 import random
 import threading
 import time
@@ -22,6 +21,7 @@ from typing import Any, Protocol
 
 from stillroom.errors import ModelError
 from stillroom.kernels.vectors import ngrams
+from stillroom.models.keys import find_key
 from stillroom.models.ledger import Ledger
 from stillroom.models.vectors import Vectors, vector_key
 
@@ -165,14 +165,7 @@ class ServedEmbedder:
     def _key(self) -> str | None:
         if self.api_key_env is None:
             return None
-        key = os.environ.get(self.api_key_env, "").strip()
-        if not key:
-            raise ModelError(
-                f"{self.name}: environment variable {self.api_key_env} is not set; expected the "
-                f"API key for {self.base_urls[0]}. Export it, or remove api_key_env if the server "
-                "needs none."
-            )
-        return key
+        return find_key(self.api_key_env, where=self.name, what_for=self.base_urls[0])
 
 
 def embed_all(

@@ -1,0 +1,185 @@
+"""How many calls a server gets at once: a limit that learns, and budgets per minute.
+
+Nothing here reads a clock or sends anything: times are handed in.
+
+The limit follows TCP's congestion control (RFC 5681), in calls instead of segments:
+
+- fast start: from 16, each call that comes back raises it by one, so it doubles per round of
+  calls, until the first sign of trouble;
+- after that it grows by the 32nd part of the user's bound per round;
+- a refusal (429, 503, 529) takes a twentieth of it: nothing is lost by one but its way there and
+  back;
+- a timeout cuts it to half: the work was lost;
+- three rounds in which more calls at once brought no more work, so that they only waited longer,
+  take it back to where the most work was seen.
+
+It is cut once per round, never grows while calls are too few to reach it, and never passes the
+user's bound. Several processes at one server come to equal shares, as TCP's connections do.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+START = 16
+CUT_WHEN_REFUSED = 0.95
+CUT_WHEN_LOST = 0.5
+STEPS = 32  # rounds from nothing to the user's bound, after the fast start
+
+_GAIN = 1.1  # less than a tenth more work is no gain
+_WIDER = 1.5  # calls at once, against where the most work was seen
+_ROUNDS = 3
+_HOLD_S = 6.0  # of a budget that is not used is kept; so a start is no burst
+
+
+@dataclass(slots=True)
+class _Round:
+    """As many calls as the limit was at its begin."""
+
+    begin: float
+    limit: float
+    calls: int = 0
+    work: float = 0.0
+
+
+class Limit:
+    """The calls that one server gets at once.
+
+    Attributes:
+        most: The user's bound, 1 or above.
+        value: The limit now, 1 to ``most``; whole calls are its floor.
+    """
+
+    def __init__(self, most: int, start: float = START):
+        self.most = most
+        self.restart(start)
+
+    def restart(self, start: float = START) -> None:
+        """Forget what was learnt: the server has just come back."""
+        self.value = float(min(start, self.most))
+        self._fast = True
+        self._cut_at = -math.inf
+        self._best = 0.0  # most work per second of any round
+        self._best_value = self.value
+        self._vain = 0
+        self._round: _Round | None = None
+
+    def came_back(self, now: float, *, in_flight: int, work: float) -> None:
+        """Take note of a call that was answered.
+
+        Args:
+            now: Seconds, on any clock.
+            in_flight: Calls under way, this one included.
+            work: What it brought, in any unit that suits all calls: tokens, where known.
+        """
+        if in_flight < 0.75 * math.floor(self.value):
+            self._round = None  # too few calls to say anything of more
+            return
+        grown = 1.0 if self._fast else max(1.0, self.most / STEPS) / self.value
+        self.value = min(self.value + grown, float(self.most))
+        if self._round is None:
+            self._round = _Round(now, self.value)
+            return
+        self._round.calls += 1
+        self._round.work += work
+        if self._round.calls >= self._round.limit and now > self._round.begin:
+            self._weigh(self._round.work / (now - self._round.begin))
+            self._round = _Round(now, self.value)
+
+    def refused(self, now: float, *, sent_at: float) -> None:
+        """Take note of a call that the server had no room for."""
+        self._cut(CUT_WHEN_REFUSED, now, sent_at)
+
+    def lost(self, now: float, *, sent_at: float) -> None:
+        """Take note of a call that got no answer in time."""
+        self._cut(CUT_WHEN_LOST, now, sent_at)
+
+    def _cut(self, factor: float, now: float, sent_at: float) -> None:
+        if sent_at < self._cut_at:
+            return  # it was on its way before the last cut, and says nothing of the limit since
+        self._cut_at, self._fast, self._round = now, False, None
+        self.value = max(1.0, self.value * factor)
+        self._best_value = min(self._best_value, self.value)
+
+    def _weigh(self, rate: float) -> None:
+        """Compare a round's work per second with the best, and go back if more brought no more."""
+        if rate > self._best * _GAIN:
+            self._best, self._best_value, self._vain = rate, self.value, 0
+            return
+        if self.value <= self._best_value * _WIDER:
+            self._vain = 0
+            return
+        self._vain += 1
+        if self._vain == _ROUNDS:
+            self._vain, self._fast = 0, False
+            self.value = max(1.0, self._best_value * 1.25)
+
+
+class Budget:
+    """So many per minute: a bucket that fills evenly."""
+
+    def __init__(self, per_minute: float | None):
+        """Begin with a full bucket; without a number there is no budget."""
+        self._per_s = math.inf if per_minute is None else per_minute / 60
+        self._level = self._most = max(1.0, self._per_s * _HOLD_S)
+        self._at: float | None = None
+
+    def wait_s(self, now: float) -> float:
+        """Return the seconds until something may be spent; 0 when that is now."""
+        if self._per_s == math.inf:
+            return 0.0
+        gained = self._per_s * (now - (now if self._at is None else self._at))
+        self._level, self._at = min(self._most, self._level + gained), now
+        # Not quite 1: rounding would have us wait for ever for nothing.
+        return 0.0 if self._level > 1 - 1e-6 else (1 - self._level) / self._per_s
+
+    def spend(self, amount: float) -> None:
+        """Take an amount out; more than is there delays what comes next."""
+        if self._per_s != math.inf:
+            self._level -= amount
+
+
+@dataclass(slots=True, eq=False)
+class Server:
+    """One base URL and its load.
+
+    Attributes:
+        url: Address up to and with ``/v1``.
+        limit: Calls that it gets at once.
+        in_flight: Calls under way.
+        quiet_until: It asked for silence until then.
+        aside_until: It is set aside until then; after that one call at a time tries it.
+        failures: Calls since the last answer that brought none, by no fault of theirs.
+        outages: How often in a row it was set aside.
+        answered: Whether it has ever sent an HTTP response.
+    """
+
+    url: str
+    limit: Limit
+    in_flight: int = 0
+    quiet_until: float = -math.inf
+    aside_until: float = -math.inf
+    failures: int = 0
+    outages: int = 0
+    answered: bool = field(default=False)
+
+    @property
+    def free(self) -> int:
+        """Calls that it can take now."""
+        return (1 if self.outages else math.floor(self.limit.value)) - self.in_flight
+
+    @property
+    def open_at(self) -> float:
+        """When it can be asked, if it has room."""
+        return max(self.quiet_until, self.aside_until)
+
+    def set_aside(self, until: float) -> None:
+        """Ask it nothing for a while, and then one call."""
+        self.outages += 1
+        self.aside_until = until
+
+    def lives(self) -> None:
+        """Take note of a proper answer."""
+        self.failures = 0
+        if self.outages:
+            self.outages = 0
+            self.limit.restart()
