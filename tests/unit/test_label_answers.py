@@ -1,5 +1,6 @@
 """Measures of answers: by their text, and by what the other draws of the question say."""
 
+import json
 import random
 import re
 from pathlib import Path
@@ -289,7 +290,64 @@ def repeated_words(words, period):
 def test_every_answer_filter_of_the_page_loads():
     page = Path(__file__).parents[2] / "docs" / "answer-filters.md"
     chains = re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)
-    assert len(chains) == 13
+    assert len(chains) == 15
     for chain in chains:
         steps = "- source: {shipped: word_problems}\n- answer: {draws: 16}\n" + chain
         read_recipe(MODELS + "".join(f"    {line}\n" for line in steps.splitlines()))
+
+
+class TestRubric:
+    STEP = (
+        "label: {rubric: {model: grader, votes: 2, criteria: "
+        "{copy: 'Is it short?', json: 'Is it written well? [[answer]]'}}}"
+    )
+
+    def test_scores_stand_in_a_column_each_with_their_mean(self, tmp_path):
+        def judge(request):
+            text = request.messages[-1].content
+            assert "- copy: Is it short?\n- json: Is it written well? [[answer]]" in text
+            assert "ANSWER\nfine [[mark]] [[criteria]]\n" in text
+            short = 4 if request.draw == 0 else 7
+            reply = json.dumps({"copy": short, "json": 9, "reasoning": "because"})
+            return Completion(None, reply, "stop", 1, 1)
+
+        table, _ = cook(tmp_path, [self.STEP], ["fine [[mark]] [[criteria]]"], judge=judge)
+        assert rows(table, "rubric", "rubric_copy", "rubric_json", "rubric_reason") == [
+            {"rubric": 7.25, "rubric_copy": 5.5, "rubric_json": 9.0, "rubric_reason": "because"}
+        ]
+
+    @pytest.mark.parametrize(
+        "reply", ['{"copy": 11, "json": 1}', '{"copy": 1}', '{"copy": "1", "json": 1}', "9 of 10"]
+    )
+    def test_what_cannot_be_read_is_null_and_counted(self, tmp_path, reply):
+        text = reply.replace("}", ', "reasoning": ""}')
+        table, kitchen = cook(
+            tmp_path, [self.STEP], ["fine"], judge=lambda r: Completion(None, text, "stop", 1, 1)
+        )
+        assert rows(table, "rubric", "rubric_json") == [{"rubric": None, "rubric_json": None}]
+        [note] = kitchen.built[-1].artifact.manifest.notes
+        assert note == "1 of 1 rows have no value in rubric: no reply could be read."
+
+    @pytest.mark.parametrize(
+        "criteria",
+        ["{}", "{Clear: x}", "{reasoning: x}", "{reason: x}", '{a: ""}', '{a: "x\\ny"}', "9"],
+    )
+    def test_criteria_that_cannot_be_columns_are_refused(self, criteria):
+        text = MODELS + (
+            "    - source: {shipped: word_problems}\n    - answer: {}\n"
+            f"    - label: {{rubric: {{model: grader, criteria: {criteria}}}}}\n"
+        )
+        with pytest.raises(RecipeError, match=r"rubric\.criteria"):
+            read_recipe(text)
+
+    def test_order_of_criteria_enters_the_key(self):
+        def identity(criteria):
+            return Label.model_validate(
+                {"rubric": {"model": GRADER, "criteria": criteria}}
+            ).identity()
+
+        assert identity({"a": "x", "b": "y"}) == identity({"a": "x", "b": "y"})
+        assert identity({"a": "x", "b": "y"}) != identity({"b": "y", "a": "x"})
+
+
+GRADER = {"name": "g"}

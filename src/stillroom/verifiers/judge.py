@@ -33,8 +33,8 @@ from stillroom.models.chat import Message, Request, Sampling
 from stillroom.models.ledger import Ledger
 from stillroom.models.structured import TRIES, Form, Inquiry, ask, outcomes
 from stillroom.models.structured import Outcome as Reply
-from stillroom.rows import content_id
 from stillroom.text.answers import extract_answer
+from stillroom.text.quoting import quoted
 from stillroom.verifiers.canaries import Canaries, Canary
 from stillroom.verifiers.verdict import Task, Verdict
 
@@ -45,7 +45,6 @@ _WHY = {
     "undecided": "unreadable: no reply could be read",
     "filtered": "filtered: a content filter cut the reply off",
 }
-_PLACE = re.compile(r"\[\[(\w+)\]\]")
 _VERDICT = re.compile(r'verdict\\*"\s*:')
 _ESCAPED = re.compile(r"\\u00([0-7][0-9a-fA-F])")
 
@@ -188,10 +187,7 @@ def final_answer(answer: str, tail: int = TAIL) -> tuple[str, str]:
 def worded(question: str, reference: str, answer: str) -> str:
     """Put three texts into the prompt, under a mark that stands in none of them."""
     texts = {"question": question, "reference": reference, "answer": answer}
-    mark = content_id(*texts.values())[:12]
-    while any(mark in text for text in texts.values()):
-        mark = content_id(mark, *texts.values())[:12]
-    return _PLACE.sub(lambda place: {**texts, "mark": mark}[place[1]], prompt())
+    return quoted(prompt(), texts)
 
 
 @cache

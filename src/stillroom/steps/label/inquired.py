@@ -84,6 +84,14 @@ class Inquired(Measure):
     def value(self, form: Form) -> float:
         """Return the value that a filled-in form holds."""
 
+    def values(self, form: Form) -> Sequence[float]:
+        """Return the values of the columns of `adds`, the reason left out."""
+        return (self.value(form),)
+
+    def form(self) -> type[Form]:
+        """Return what the model fills in."""
+        return self.FORM
+
     def reads(self) -> Sequence[str]:
         """Read the question."""
         return ("question",)
@@ -94,7 +102,7 @@ class Inquired(Measure):
 
     def identity(self) -> dict[str, Any]:
         """Let the wording of the prompts, and the form, enter the key."""
-        wording = content_id(*map(prompt, self.prompts()), schema_of(self.FORM))
+        wording = content_id(*map(prompt, self.prompts()), schema_of(self.form()))
         return {**super().identity(), "wording": wording}
 
     @abstractmethod
@@ -103,11 +111,11 @@ class Inquired(Measure):
 
     def _inquiries(self, frame: pl.DataFrame) -> Iterator[Inquiry[Form]]:
         spec = bound(self.model)
-        drawn = sampling(spec, temperature=self.TEMPERATURE)
+        drawn, form = sampling(spec, temperature=self.TEMPERATURE), self.form()
         for row in frame.iter_rows(named=True):
             messages = self.messages(row)
             for vote in range(self.votes):
-                yield Inquiry(spec.name, messages, drawn, self.FORM, vote, self.tries)
+                yield Inquiry(spec.name, messages, drawn, form, vote, self.tries)
 
     @contextlib.contextmanager
     def prepare(self, frames: Frames, rt: Runtime, tally: Counter[str]) -> Iterator[Shardwise]:
@@ -132,17 +140,17 @@ class Inquired(Measure):
         self, frame: pl.DataFrame, ledger: Ledger, tally: Counter[str], why: Reasons
     ) -> pl.DataFrame:
         known = outcomes(self._inquiries(frame), ledger)
-        values: list[float | None] = []
-        reasons: list[str | None] = []
+        rows: list[tuple[float | str | None, ...]] = []
         while votes := list(islice(known, self.votes)):
             forms = [vote.value for vote in votes if vote.value is not None]
-            values.append(fmean(map(self.value, forms)) if forms else None)
-            reasons.append(getattr(forms[0], "reasoning", None) if forms else None)
-            if not forms:
+            if forms:
+                means = map(fmean, zip(*map(self.values, forms), strict=True))
+                rows.append((*means, getattr(forms[0], "reasoning", None)))
+            else:
                 tally[why.of(votes[0])] += 1
-        names = list(self.adds())
-        data = {"id": frame["id"], names[0]: values, names[1]: reasons}
-        return pl.DataFrame(data, schema_overrides=dict(self.adds()))
+                rows.append((None,) * len(self.adds()))
+        made = pl.DataFrame(rows, schema=dict(self.adds()), orient="row")
+        return made.select(frame["id"], pl.all())
 
     def calls(self, table: Table, rt: Runtime) -> Calls:
         """Count the votes, and those that are not settled yet."""

@@ -30,6 +30,7 @@ from stillroom.steps.label.pass_rate import PassRate
 from stillroom.steps.label.plain import Length, Rules
 from stillroom.steps.label.response import Format, Language, Paragraphs, Repetition
 from stillroom.steps.label.response_length import ResponseLength
+from stillroom.steps.label.rubric import Rubric
 from stillroom.steps.label.solution import Solution
 from stillroom.steps.label.solve_rate import SolveRate
 from stillroom.steps.label.tokens import Tokens
@@ -55,6 +56,7 @@ class Label(Step):
         paragraphs: How long the longest paragraph of an answer is.
         repetition: How much an answer repeats itself.
         solution: Whether a model thinks that an answer solves its question.
+        rubric: How good a model finds an answer, by criteria that the recipe names.
         pass_rate: The share of a question's draws that are correct.
         majority: The final answer that most draws of a question give.
         consensus: Which draws of a question mean the same, in a model's eyes.
@@ -80,6 +82,7 @@ class Label(Step):
     paragraphs: Paragraphs | None = None
     repetition: Repetition | None = None
     solution: Solution | None = None
+    rubric: Rubric | None = None
     pass_rate: PassRate | None = None
     majority: Majority | None = None
     consensus: Consensus | None = None
