@@ -25,6 +25,7 @@ from stillroom.models.spending import NeverBuys
 
 if TYPE_CHECKING:
     from stillroom.models.embeddings import Embedder
+    from stillroom.models.likelihoods import LocalScorer
     from stillroom.models.openai import OpenAIModel
 
 FILE_NAME = "models.toml"
@@ -307,6 +308,24 @@ class ModelsConfig:
             concurrency=min(entry.concurrency, 8),
             timeout_s=entry.timeout_s,
         )
+
+    def scorer(self, name: str) -> "LocalScorer":
+        """Return what tells how likely a model takes texts to be.
+
+        Raises:
+            ModelError: If no such model is configured, or it is not a local one.
+        """
+        from stillroom.models.likelihoods import LocalScorer
+        from stillroom.models.local.engine import LocalModel
+
+        model = self.open(name)
+        if not isinstance(model, LocalModel):
+            raise ModelError(
+                f"{name}: the {self._entry(name).engine} engine does not tell how likely a text "
+                "is; expected a local model. Give the folder of its weights in models.toml with "
+                'engine = "local", or name another model in the recipe.'
+            )
+        return LocalScorer(model.checkpoint, name=name, threads=model.threads)
 
     def describe(self, name: str) -> str:
         """Say which engine serves a model and where, without secrets.

@@ -109,20 +109,21 @@ def amount(calls: Calls) -> str:
 
 def totals(planned: Sequence[Planned]) -> list[str]:
     """Word what all steps together will ask of each model: calls, tokens, money, time."""
-    by_model: dict[tuple[str, bool], list[Calls]] = {}
+    by_model: dict[tuple[str, str], list[Calls]] = {}
     for plan in planned:
         calls = None if plan.state == "cached" else plan.calls
         while calls is not None:
             if calls.missing:
-                by_model.setdefault((calls.model, calls.vectors), []).append(calls)
+                by_model.setdefault((calls.model, calls.unit), []).append(calls)
             calls = calls.also
     return [f"{model}: {_total(calls)}" for (model, _), calls in by_model.items()]
 
 
 def _total(calls: Sequence[Calls]) -> str:
     bound = any(c.bound for c in calls)
-    if calls[0].vectors:
-        return f"{'at most ' if bound else ''}{sum(c.missing for c in calls):,} vectors"
+    if calls[0].unit != "calls":
+        missing = sum(c.missing for c in calls)
+        return f"{'at most ' if bound else ''}{missing:,} {calls[0].unit}"
     sign = "at most" if bound else "about"
     parts = [f"{sum(c.missing for c in calls):,} calls"]
     prompts = [c.prompt_tokens for c in calls if c.prompt_tokens is not None]

@@ -274,7 +274,7 @@ class Calls:
         tokens_within: Half-width of the 95% interval of ``tokens``; None if there is none.
         usd_within: The same for ``usd``.
         seconds: At the speed that models.toml states; None if it states none.
-        vectors: Whether vectors of texts are asked for, in place of completions.
+        unit: What is counted: ``calls`` for completions, ``vectors``, or ``texts`` to score.
         also: What is asked of a second model, such as an embedder before a judge.
     """
 
@@ -289,7 +289,7 @@ class Calls:
     tokens_within: int | None = None
     usd_within: float | None = None
     seconds: float | None = None
-    vectors: bool = False
+    unit: str = "calls"
     also: "Calls | None" = None
 
 

@@ -51,13 +51,13 @@ def wanted_vectors(texts: Iterable[str], model: str | ModelSpec, rt: Runtime) ->
     if _kept(rt).exists():
         with Vectors(_kept(rt)) as vectors:
             known = len(vectors.get_many(keys))
-    return Calls(name, len(keys), len(keys) - known, vectors=True)
+    return Calls(name, len(keys), len(keys) - known, unit="vectors")
 
 
 def vectors_at_most(n: int, model: str | ModelSpec) -> Calls | None:
     """Bound the vectors of so many texts; None where they cost nothing."""
     name = bound(model).name
-    return None if name == NGRAMS else Calls(name, n, n, bound=True, vectors=True)
+    return None if name == NGRAMS else Calls(name, n, n, bound=True, unit="vectors")
 
 
 def _kept(rt: Runtime) -> Path:

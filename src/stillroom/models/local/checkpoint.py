@@ -164,6 +164,11 @@ class Checkpoint:
         end = self._tokenizer.token_to_id(self._special.get("eos_token", ""))
         return [*tokens, self.ends[0] if end is None else end]
 
+    def tokens(self, text: str) -> list[int]:
+        """Encode a text as it stands, without special tokens."""
+        text = text.encode("utf-8", "replace").decode()
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
     def text(self, tokens: list[int]) -> str:
         """Decode a completion, without end tokens and the like."""
         kept = [token for token in tokens if token not in self._silent]

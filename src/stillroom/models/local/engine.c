@@ -1042,8 +1042,33 @@ static int32_t *read_tokens(const Model *m, const Py_buffer *data, int *n) {
     return tokens;
 }
 
-static PyObject *Model_logits(PyObject *object, PyObject *args) {
-    ModelObject *self = (ModelObject *)object;
+/* The logits of a position, as floats, or how likely its next token is, as a double. */
+static void write_logits(const Worker *w, const int32_t *tokens, int n, int pos, const float *logits,
+                         char *to) {
+    (void)tokens, (void)n;
+    size_t width = (size_t)w->model->vocab * sizeof(float);
+    memcpy(to + (size_t)pos * width, logits, width);
+}
+
+static void write_likelihood(const Worker *w, const int32_t *tokens, int n, int pos,
+                             const float *logits, char *to) {
+    if (pos + 1 == n) return;
+    const int vocab = w->model->vocab;
+    float most = logits[0];
+    for (int i = 1; i < vocab; i++)
+        if (logits[i] > most) most = logits[i];
+    w->model->kernels->weigh(logits, round_up(vocab, 16), most, 1.0f, w->weights);
+    double total = 0;
+    for (int i = 0; i < vocab; i++) total += (double)w->weights[i];
+    double likelihood = (double)logits[tokens[pos + 1]] - (double)most - log(total);
+    memcpy(to + (size_t)pos * sizeof likelihood, &likelihood, sizeof likelihood);
+}
+
+typedef void (*Write)(const Worker *, const int32_t *, int, int, const float *, char *);
+
+/* Read tokens and write something for each position; `width` bytes for all but the last `less`. */
+static PyObject *each_position(ModelObject *self, PyObject *args, Write write, size_t width,
+                               int less) {
     const Model *m = &self->m;
     Py_buffer data;
     int n = 0;
@@ -1051,8 +1076,7 @@ static PyObject *Model_logits(PyObject *object, PyObject *args) {
     int32_t *tokens = seal(self) ? NULL : read_tokens(m, &data, &n);
     PyBuffer_Release(&data);
     if (!tokens) return NULL;
-    const size_t width = (size_t)m->vocab * sizeof(float);
-    PyObject *result = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)((size_t)n * width));
+    PyObject *result = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)((size_t)(n - less) * width));
     char *to = result ? PyBytes_AsString(result) : NULL;
     int n_pages = (n + PAGE - 1) / PAGE, failed = 0;
     Page **pages = zeros((size_t)n_pages, sizeof *pages);
@@ -1072,8 +1096,7 @@ static PyObject *Model_logits(PyObject *object, PyObject *args) {
                 rows[r] = (Row){tokens[start + r], start + r, pages};
             m->kernels->forward(&w, rows, here, 1);
             for (int r = 0; r < here; r++)
-                memcpy(to + (size_t)(start + r) * width,
-                       w.logits + (size_t)r * (size_t)m->vocab_padded, width);
+                write(&w, tokens, n, start + r, w.logits + (size_t)r * (size_t)m->vocab_padded, to);
         }
         fesetenv(&outside);
         Py_END_ALLOW_THREADS
@@ -1086,6 +1109,15 @@ static PyObject *Model_logits(PyObject *object, PyObject *args) {
         return PyErr_NoMemory();
     }
     return result;
+}
+
+static PyObject *Model_logits(PyObject *object, PyObject *args) {
+    ModelObject *self = (ModelObject *)object;
+    return each_position(self, args, write_logits, (size_t)self->m.vocab * sizeof(float), 0);
+}
+
+static PyObject *Model_likelihoods(PyObject *object, PyObject *args) {
+    return each_position((ModelObject *)object, args, write_likelihood, sizeof(double), 1);
 }
 
 /* ---- Python: Engine ----------------------------------------------------------------------- */
@@ -1364,6 +1396,8 @@ static PyObject *supported(PyObject *module, PyObject *unused) {
 static PyMethodDef model_methods[] = {
     {"load", Model_load, METH_VARARGS, "Copy one tensor; False if a number is not finite."},
     {"logits", Model_logits, METH_VARARGS, "Compute float32 logits, (token, vocab), as bytes."},
+    {"likelihoods", Model_likelihoods, METH_VARARGS,
+     "Compute the log-probability of each token but the first, as float64."},
     {NULL, NULL, 0, NULL}};
 
 static PyMethodDef engine_methods[] = {

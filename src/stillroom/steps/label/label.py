@@ -27,6 +27,7 @@ from stillroom.steps.label.majority import Majority, Repair
 from stillroom.steps.label.measure import Measure
 from stillroom.steps.label.pair import Pair
 from stillroom.steps.label.pass_rate import PassRate
+from stillroom.steps.label.perplexity import Perplexity
 from stillroom.steps.label.plain import Length, Rules
 from stillroom.steps.label.response import Format, Language, Paragraphs, Repetition
 from stillroom.steps.label.response_length import ResponseLength
@@ -65,6 +66,7 @@ class Label(Step):
         classifier: How probably a classifier takes the text for a good example.
         solve_rate: How often a model answers the question correctly.
         tokens: How long the text is to a model.
+        perplexity: How much the text surprises a model.
     """
 
     STEP: ClassVar[str] = "label"
@@ -91,6 +93,7 @@ class Label(Step):
     classifier: Classifier | None = None
     solve_rate: SolveRate | None = None
     tokens: Tokens | None = None
+    perplexity: Perplexity | None = None
 
     @model_validator(mode="before")
     @classmethod
