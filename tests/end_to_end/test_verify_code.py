@@ -4,6 +4,7 @@ import json
 
 import pytest
 from tests.fakes import FakeModel, FakeModels
+from tests.judges import honest
 from tests.kitchen import Kitchen
 
 from stillroom.errors import SetupError
@@ -56,6 +57,33 @@ def test_recipe_runs_the_programs_of_its_answers(kitchen_of_programs, tmp_path):
         ("Torn tests.", 0): "no_reference", ("Torn tests.", 1): "no_reference",
     }  # fmt: skip
     assert all(sandbox.name in verifier for *_, verifier in found)
+
+
+def test_judge_decides_where_there_is_nothing_to_run(kitchen_of_programs, tmp_path):
+    try:
+        open_sandbox()
+    except SetupError as error:
+        pytest.skip(str(error))
+    lines = [*QUESTIONS[:1], {"question": "Name it.", "reference": "double", "checks": None}]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(q) + "\n" for q in lines))
+
+    def named(request):
+        if request.schema is not None:
+            return honest(request)
+        if "Name" in request.messages[-1].content:
+            return Completion("", "The answer is double.", "stop", 1, 1)
+        return reply(request)
+
+    kitchen_of_programs.models = FakeModels(FakeModel(named))
+    text = RECIPE.format(file=tmp_path / "q.jsonl")
+    text = text.replace("verify: code", "verify: [code, {judge: teacher}]")
+    table = kitchen_of_programs.run(text)["code"]
+    found = table.scan("question", "draw", "verdict", "verifier", "verdict_detail").collect().rows()
+    assert {(q, draw, verdict, who.split("/")[0]) for q, draw, verdict, who, _ in found} == {
+        ("Write double.", 0, "correct", "code"), ("Write double.", 1, "incorrect", "code"),
+        ("Name it.", 0, "correct", "judge"), ("Name it.", 1, "correct", "judge"),
+    }  # fmt: skip
+    assert {d for q, *_, d in found if q == "Name it."} == {"because | code: no_reference"}
 
 
 def test_recipe_stops_where_nothing_isolates(kitchen_of_programs, tmp_path, monkeypatch):

@@ -12,6 +12,9 @@ from tests.judges import replying, says
 from tests.kitchen import cook, rows
 
 from stillroom.steps.answer import answer as answer_step
+from stillroom.verifiers import Task, verifier
+from stillroom.verifiers.cascade import Alone, Cascade, Sturdy
+from stillroom.verifiers.vote import MajorityStage
 
 TEXT = st.sampled_from(
     [r"\boxed{4}", r"\boxed{8/2}", r"\boxed{5}", r"\boxed{5.0}", r"\boxed{the fourth one}", "four",
@@ -65,3 +68,30 @@ def test_verdicts_do_not_depend_on_shards(draws, stages, reference, questions, s
                 assert {r["verdict"] for r in found} == {"no_reference"}
             seen.append(sorted(json.dumps(row) for row in found))
     assert seen[0] == seen[1]
+
+
+ONE = st.tuples(
+    st.sampled_from(["q", "r"]),
+    st.sampled_from([r"\boxed{4}", r"\boxed{8/2}", r"\boxed{5}", r"\boxed{x}", "hm", ""]),
+    st.sampled_from(["4", None]),
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(ONE, max_size=8), st.randoms(use_true_random=False), st.booleans())
+def test_verdicts_do_not_depend_on_the_order_of_answers(answers, chance, as_reference):
+    tasks = [Task(text, reference, question_id=q) for q, text, reference in answers]
+    turned = list(range(len(tasks)))
+    chance.shuffle(turned)
+    with verifier("math") as math, verifier("exact") as exact:
+        stages = [
+            Alone("math", Sturdy(math)),
+            Alone("exact", Sturdy(exact)),
+            MajorityStage(math, "math", 2, 0.5, as_reference),
+        ]
+        found = Cascade(stages).verify(tasks)
+        again = Cascade(stages).verify([tasks[place] for place in turned])
+    assert again == [found[place] for place in turned]
+    for task, verdict in zip(tasks, found, strict=True):
+        if task.reference is None and not as_reference:
+            assert verdict.outcome == "no_reference"

@@ -19,6 +19,7 @@ from stillroom.models.ledger import Ledger
 from stillroom.recipe.load import read_recipe
 from stillroom.recipe.pipeline import walk
 from stillroom.run.runner import Runner
+from stillroom.steps.answer import answer as answer_step
 from stillroom.verifiers import Task
 from stillroom.verifiers.canaries import KINDS, MOST_FIRST, Canaries
 from stillroom.verifiers.judge import Judge, final_answer, worded
@@ -305,6 +306,44 @@ class TestServer:
             assert {(r["reference"], r["verdict"]) for r in found} == {
                 ("four", "correct"), ("five", "error"),
             }  # fmt: skip
+
+
+class Killed(BaseException):
+    """What a signal does to a run."""
+
+
+@pytest.mark.parametrize("after", [3, 9, 14, 20])
+def test_killed_run_goes_on_and_buys_nothing_twice(tmp_path, monkeypatch, after):
+    monkeypatch.setattr(answer_step, "SHARD", 5)
+    source = tmp_path / "q.jsonl"
+    lines = [{"question": f"Question {i}?", "reference": str(i)} for i in range(20)]
+    source.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text = f"{MODELS}    - source: {{file: {source}}}\n    - answer: {{}}\n    - {STEP}\n"
+    left = [10**6]
+
+    def reply(request):
+        if request.model == "t":
+            return Completion(None, "seven", "stop", 1, 1)
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+        return honest(request)
+
+    def verify(name, model):
+        with Ledger(tmp_path / f"{name}-ledger") as ledger:
+            kitchen = Kitchen(tmp_path / name, {}, FakeModels(model), lambda: ledger)
+            table = kitchen.run(text)["math"]
+            return rows(table, "id", "verdict", "verdict_detail"), notes(kitchen)
+
+    calm, killed = FakeModel(reply), FakeModel(reply)
+    wanted = verify("calm", calm)
+    left[0] = after
+    with pytest.raises(Killed):
+        verify("killed", killed)
+    left[0] = 10**6
+    assert verify("killed", killed) == wanted
+    # The one call that was killed went to nobody, and is asked again.
+    assert killed.asked.total() == calm.asked.total() + 1
 
 
 class TestRecipe:

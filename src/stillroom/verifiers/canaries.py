@@ -17,6 +17,7 @@ batch in which chance chose none carries one all the same.
 
 import heapq
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
@@ -72,7 +73,6 @@ class Canaries:
             share: Part of the questions that carries one, 0 to 1.
         """
         self.share = share
-        self._asked: dict[Kind, set[Canary]] = {kind: set() for kind in KINDS}
         with_reference = ((q, r) for q, r in questions if r and r.strip())
         self._pool = _smallest(with_reference, _POOL)
         found: list[Canary] = []
@@ -102,7 +102,6 @@ class Canaries:
         Raises:
             ModelError: If it took one for correct.
         """
-        self.count(canaries)
         for canary, reply in zip(canaries, replies, strict=True):
             if reply.value is not None and reply.value.verdict == "correct":
                 raise ModelError(
@@ -113,21 +112,22 @@ class Canaries:
                     "another judge."
                 )
 
-    def count(self, canaries: Iterable[Canary]) -> None:
-        """Count canaries that were asked, each once."""
-        for canary in canaries:
-            self._asked[canary.kind].add(canary)
+    def notes(self, judge: str, asked: Iterable[Canary]) -> list[str]:
+        """Say which were asked; that none was accepted, or there would be no notes.
 
-    def notes(self, judge: str) -> list[str]:
-        """Say what was asked; that none was accepted, or there would be no notes."""
-        counts = {kind: len(asked) for kind, asked in self._asked.items() if asked}
+        Args:
+            judge: Who was asked.
+            asked: Those of `of` that were; repeats count once. Batches that chance spared carried
+                one more each.
+        """
+        counts = Counter(canary.kind for canary in set(asked))
         if not counts:
             return []
-        kinds = ", ".join(f"{kind} {n:,}" for kind, n in counts.items())
+        kinds = ", ".join(f"{kind} {counts[kind]:,}" for kind in KINDS if counts[kind])
         return [
-            f"{sum(counts.values()):,} canaries were asked of {judge} among the answers ({kinds}; "
-            f"{self.share:.1%} of the questions and two of each kind before all else): it accepted "
-            "none of these wrong answers."
+            f"{counts.total():,} canaries were asked of {judge} among the answers ({kinds}; two of "
+            f"each kind before all else, then {self.share:.1%} of the questions): it accepted none "
+            "of these wrong answers."
         ]
 
     def _carries(self, lot: str) -> bool:

@@ -6,9 +6,10 @@ word never takes back a decided one. Among undecided verdicts an ``error`` stand
 ``unparsed``, and that before ``no_reference``; among equals the first. The verdict names the stage
 that gave it, and its detail what the others said.
 
-An answer on which a stage breaks down is an ``error`` of that stage, and the next may decide. What
-is wrong with the machine or the setting (no sandbox, no server, no money) stops the run instead:
-it says nothing about answers, and later stages may cost money.
+An answer on which a rule breaks down, or a request of a judge that fails, is an ``error`` of that
+stage, and the next may decide. What is wrong with the machine or the setting (no sandbox, no
+server, no money) stops the run instead: it says nothing about answers, and later stages may cost
+money.
 """
 
 from collections.abc import Sequence

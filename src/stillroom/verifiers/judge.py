@@ -41,6 +41,7 @@ from stillroom.verifiers.verdict import Task, Verdict
 TAIL = 2_000
 """Characters of an answer that are shown where no final answer is marked, unless said otherwise."""
 
+_REASON = 500  # characters that are kept of a reason
 _WHY = {
     "undecided": "unreadable: no reply could be read",
     "filtered": "filtered: a content filter cut the reply off",
@@ -101,11 +102,11 @@ class Judge:
         if reply.value is None:
             why = _WHY.get(reply.state) or f"failed: {reply.failure}"
             return Verdict("error", text, rule, why, self.name)
-        said = reply.value.verdict
+        said, reason = reply.value.verdict, reply.value.reason[:_REASON]
         if said == "undecided":
-            detail = f"the judge cannot tell: {reply.value.reason}"
+            detail = f"the judge cannot tell: {reason}"
             return Verdict("unparsed", text, rule, detail, self.name)
-        return Verdict(said, text, rule, reply.value.reason, self.name)
+        return Verdict(said, text, rule, reason, self.name)
 
 
 class JudgeVerifier:

@@ -49,7 +49,7 @@ MEANINGS: Mapping[str, str] = {
     "extracted": "final answer that was found in the text",
     "rule": "how it was found",
     "verifier": "program and version that decided",
-    "verdict_detail": "why a verdict is not a plain yes or no",
+    "verdict_detail": "why a verdict is not a plain yes or no, or what else was said",
     "reasoning": "what the teacher thought before it answered",
     "conversations": "the conversation: turns of `from` and `value`",
     "messages": "the conversation: turns of `role` and `content`",

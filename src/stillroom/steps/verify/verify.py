@@ -148,11 +148,10 @@ class Verify(Step):
         if self._asked is None or canaries is None:
             return []
         judge = self._asked.judge()
-        # Those of shards that an earlier run finished are in the ledger.
         known = list(canaries.of(_questions(table)))
         settled = outcomes(canary_inquiries(judge, known), rt.ledger())
-        canaries.count(c for c, reply in zip(known, settled, strict=True) if reply.next is None)
-        return canaries.notes(judge.model)
+        asked = [c for c, reply in zip(known, settled, strict=True) if reply.next is None]
+        return canaries.notes(judge.model, asked)
 
     def _verified(self, frame: pl.DataFrame, cascade: Cascade) -> pl.DataFrame:
         names = [name for name in frame.columns if name != "id"]
@@ -179,7 +178,7 @@ class Verify(Step):
                 if stage.judge:
                     assert canaries is not None
                     judge = _judge(stage.judge, canaries, rt)
-                    opened.append(Alone("judge", Sturdy(judge), stage.judge.also_incorrect))
+                    opened.append(Alone("judge", judge, stage.judge.also_incorrect))
                     continue
                 vote = stage.majority
                 rule = verifier(
