@@ -216,3 +216,26 @@ class TestStep:
             calls = kitchen.plan(text)[-1].calls
         assert calls.bound
         assert 2 <= calls.missing <= 2 + MOST_FIRST + 1
+
+
+def test_workers_do_not_matter():
+    texts = [
+        r"\sin^2 x + \cos^2 x",
+        r"\int_0^1 2x\,dx",
+        r"\sqrt{3+2\sqrt{2}}",
+        "1",
+        r"\frac{",
+        "no",
+    ]
+    tasks = [
+        Task(rf"\boxed{{{text}}}", reference, question_id=reference or "none")
+        for text in texts
+        for reference in ("1", r"1+\sqrt{2}", None)
+    ]
+    seen = []
+    for workers in (1, 3):
+        with verifier("math", workers=workers) as math:
+            stages = [Alone("math", Sturdy(math)), MajorityStage(math, "math", 2, 0.2, True)]
+            seen.append(Cascade(stages).verify(tasks))
+    assert seen[0] == seen[1]
+    assert {v.outcome for v in seen[0]} >= {"correct", "incorrect", "unparsed"}

@@ -150,7 +150,9 @@ class Canaries:
         if kind == "digit":
             text = _DIGIT.sub(lambda d: str(int(d[0]) % 9 + 1), reference, count=1)
             return Canary(kind, question, reference, text) if _differ(text, reference) else None
-        others = (r for q, r in self._pool if q != question and _differ(r, reference))
+        at = int(content_id(question, reference)[20:24], 16) % len(self._pool)
+        pool = self._pool[at:] + self._pool[:at]
+        others = (r for q, r in pool if q != question and _differ(r, reference))
         other = next(others, None)
         return None if other is None else Canary(kind, question, reference, other)
 
