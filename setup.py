@@ -13,6 +13,7 @@ SOURCES = {
     "stillroom.kernels._minhash": "src/stillroom/kernels/minhash.c",
     "stillroom.kernels._vectors": "src/stillroom/kernels/vectors.c",
     "stillroom.models.local._engine": "src/stillroom/models/local/engine.c",
+    "stillroom.sandbox._guard": "src/stillroom/sandbox/guard_module.c",
 }
 PROGRAMS = {
     "stillroom.sandbox.guard": "src/stillroom/sandbox/guard.c",
@@ -21,10 +22,11 @@ PROGRAMS = {
 
 def extension(name: str, source: str) -> Extension:
     """Describe one extension; the headers beside its source belong to it."""
+    folder = Path(source).parent
     return Extension(
         name,
         sources=[source],
-        depends=[str(header) for header in sorted(Path(source).parent.glob("*.h"))],
+        depends=[str(path) for path in sorted([*folder.glob("*.h"), *folder.glob("guard.c")])],
         # No fused multiply-add and no -march: the same input gives the same bytes everywhere.
         extra_compile_args=["-std=gnu11", "-O3", "-ffp-contract=off", "-fno-math-errno"],
         extra_link_args=["-pthread"],

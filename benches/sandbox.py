@@ -1,9 +1,9 @@
 """Programs per second in each sandbox, beside plain subprocesses, which are the limit.
 
 The same small programs run everywhere: `python -I -S` that computes for a moment and prints, once
-each (start-up counts), and then with three asserts each through the code verifier, where one
-sandbox holds a program and each assert has a process of its own. The ratio is to the plain
-subprocess without any sandbox, with as many at a time.
+each (start-up counts), and then with three asserts each through the code verifier; both started as
+commands, and as forks of the fork server. CPU is that of all processes, the server's among them.
+The ratio is to the plain subprocess without any sandbox, with as many at a time.
 
 Run: python benches/sandbox.py [--programs 200] [--workers 4]
 """
@@ -21,7 +21,7 @@ from stillroom.sandbox import Job
 from stillroom.sandbox.bubblewrap import Bubblewrap
 from stillroom.sandbox.interpreter import Interpreter
 from stillroom.sandbox.landlock import Landlock
-from stillroom.sandbox.probe import probe
+from stillroom.sandbox.probe import Probed, probe
 from stillroom.sandbox.processes import Processes
 from stillroom.verifiers.code import CodeVerifier
 from stillroom.verifiers.code_tests import Tests
@@ -52,7 +52,7 @@ def main() -> None:
     python = str(Interpreter.of_this_process().path)
     source = PROGRAM + "print(f(100))"
     print(f"{n} programs, {workers} at a time, {os.cpu_count()} cores")
-    print(f"{'':44} {'per second':>10} {'CPU ms each':>12} {'of plain':>9}")
+    print(f"{'':60} {'per second':>10} {'CPU ms each':>12} {'of plain':>9}")
 
     def plain() -> None:
         def one(_: int) -> None:
@@ -70,34 +70,43 @@ def main() -> None:
         ("landlock with namespaces", lambda: Landlock(namespaces=True)),
         ("landlock alone", lambda: Landlock(namespaces=False)),
     ):
-        try:
-            sandbox = Processes(launcher(), workers=workers)
-        except SetupError as error:
-            print(f"{name}: {error}")
-            continue
-        found = probe(sandbox)
-        if found.problem:
-            print(f"{name}: {found.problem}")
-            continue
-        jobs = [Job((sandbox.python, "-I", "-S", "-c", source))] * n
+        for forks in (False, True):
+            how = f"{name}, {'forks' if forks else 'commands'}"
+            try:
+                opened = Processes(launcher(), workers=workers, forks=forks)
+            except SetupError as error:
+                print(f"{name}: {error}")
+                break
+            if forks and opened.forks is None:
+                print(f"{how}: not for this user")
+                continue
+            with opened as sandbox:
+                found = probe(sandbox)
+            if found.problem:
+                print(f"{how}: {found.problem}")
+                continue
+            jobs = [Job((sandbox.python, "-I", "-S", "-c", source))] * n
 
-        def run(sandbox: Processes = sandbox, jobs: list[Job] = jobs) -> None:
-            assert {result.stdout for result in sandbox.run(jobs)} == {b"328350\n"}
+            def run(sandbox: Processes = sandbox, jobs: list[Job] = jobs) -> None:
+                with sandbox:  # its end too: the CPU of its processes is known then
+                    assert {result.stdout for result in sandbox.run(jobs)} == {b"328350\n"}
 
-        show(f"{name}, one program", n, *timed(run), plain_s)
-        code = CodeVerifier(sandbox, python_version=found.python_version)
-        tests = Tests(kind="asserts", entries=ASSERTS).text()
-        tasks = [Task(f"```python\n{PROGRAM}# {i}\n```", None, tests=tests) for i in range(n)]
+            show(f"{how}, one program", n, *timed(run), plain_s)
+            tests = Tests(kind="asserts", entries=ASSERTS).text()
+            tasks = [Task(f"```python\n{PROGRAM}# {i}\n```", None, tests=tests) for i in range(n)]
 
-        def verify(code: CodeVerifier = code, tasks: list[Task] = tasks) -> None:
-            assert {verdict.outcome for verdict in code.verify(tasks)} == {"correct"}
+            def verify(
+                sandbox: Processes = sandbox, found: Probed = found, tasks: list[Task] = tasks
+            ) -> None:
+                with CodeVerifier(sandbox, python_version=found.python_version) as code:
+                    assert {verdict.outcome for verdict in code.verify(tasks)} == {"correct"}
 
-        show(f"{name}, verifier with three tests", n, *timed(verify), plain_s)
+            show(f"{how}, verifier with three tests", n, *timed(verify), plain_s)
 
 
 def show(name: str, n: int, wall_s: float, cpu_s: float, plain_s: float) -> None:
     """Print one line."""
-    print(f"{name:44} {n / wall_s:10.1f} {1000 * cpu_s / n:12.1f} {plain_s / wall_s:8.2f}x")
+    print(f"{name:60} {n / wall_s:10.1f} {1000 * cpu_s / n:12.1f} {plain_s / wall_s:8.2f}x")
 
 
 if __name__ == "__main__":

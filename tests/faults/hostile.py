@@ -492,6 +492,9 @@ def attack(sandbox: Sandbox, name: str, host: Host) -> Outcome:
         stdin=json.dumps(asdict(host.target)).encode() + b"\n",
         limits=LIMITS,
     )
+    # A fork has the command line of its server, which stays.
+    forks = getattr(sandbox, "forks", None)
+    before = {} if forks is None else {forks.mark: set(processes(forks.mark))}
     with _heartbeat() as gaps:
         (result,) = sandbox.run([job])
     escapes = host.hit()
@@ -505,7 +508,7 @@ def attack(sandbox: Sandbox, name: str, host: Host) -> Outcome:
         escapes.append(f"{result.wall_s:.0f} s on the clock")
     if max(gaps, default=0.0) > 5:
         escapes.append(f"the starter stood still for {max(gaps):.1f} s")
-    escapes += left_behind(marker)
+    escapes += left_behind(marker, before)
     return Outcome(result, escapes)
 
 
@@ -531,20 +534,38 @@ def _heartbeat() -> Iterator[list[float]]:
         thread.join()
 
 
-def left_behind(marker: str) -> list[str]:
-    """Find processes of an attack that live on, and zombies of this process."""
+def processes(mark: str) -> Iterator[int]:
+    """Find processes by a word of their command line."""
+    for path in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if path.name.isdigit() and mark.encode() in (path / "cmdline").read_bytes():
+                yield int(path.name)
+
+
+def zombies(parents: set[int]) -> Iterator[int]:
+    """Find processes that ended, and that their parents have not taken note of."""
+    for path in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            fields = (path / "stat").read_text().rpartition(")")[2].split()
+            if path.name.isdigit() and fields[0] == "Z" and int(fields[1]) in parents:
+                yield int(path.name)
+
+
+def left_behind(marker: str, before: dict[str, set[int]]) -> list[str]:
+    """Find processes of an attack that live on, and zombies of whoever started them.
+
+    Args:
+        marker: A word of its command line.
+        before: A word of the fork server's command line, and the processes that had it before.
+    """
     deadline = time.monotonic() + 5
+    parents = {os.getpid()}.union(*before.values())
     while True:
-        found = []
-        for path in Path("/proc").iterdir():
-            if not path.name.isdigit():
-                continue
-            with contextlib.suppress(OSError):
-                if marker.encode() in (path / "cmdline").read_bytes():
-                    found.append(f"process {path.name} lives on")
-                fields = (path / "stat").read_text().rpartition(")")[2].split()
-                if fields[0] == "Z" and int(fields[1]) == os.getpid():
-                    found.append(f"process {path.name} is a zombie")
+        living = set(processes(marker))
+        for mark, servers in before.items():
+            living |= set(processes(mark)) - servers
+        found = [f"process {pid} lives on" for pid in living]
+        found += [f"process {pid} is a zombie" for pid in zombies(parents)]
         if not found or time.monotonic() > deadline:
             return found
         time.sleep(0.05)

@@ -25,7 +25,8 @@ def sandbox(request):
         pytest.skip(f"{request.param}: {error}")
     if problem := probe(opened).problem:
         pytest.skip(f"{request.param} does not work here: {problem}")
-    return opened
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(scope="module")

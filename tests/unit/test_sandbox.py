@@ -21,7 +21,8 @@ def sandbox(request):
     opened, tried = try_backend(request.param, workers=3)
     if opened is None:
         pytest.skip(f"{tried.backend}: {tried.problem}")
-    return opened
+    with opened:
+        yield opened
 
 
 def python(sandbox, program, **more):

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stillroom.errors import SetupError
+from stillroom.sandbox.fork_server import MODULE, ForkServer
 from stillroom.sandbox.guard import environment, guard_arguments, guard_path, stranger
 from stillroom.sandbox.interpreter import Interpreter
 from stillroom.sandbox.job import Job
@@ -47,14 +48,22 @@ class Bubblewrap:
         self._interpreter = Interpreter.of_this_process()
         self.python = str(self._interpreter.path)
         self._environment = environment(HOME)
-        self._head = [found, *self._arguments()]
+        self._head = [found, *self._arguments(CAPABILITIES)]
+        self.forks: ForkServer | None = None
+        if os.geteuid() == 0:
+            # Each fork has namespaces of its own inside those that the server is in.
+            head = [found, *self._arguments((*CAPABILITIES, "NET_ADMIN"))]
+            self.forks = ForkServer(
+                [*head, self.python], self._environment, ("private=1", "loopback=1"),
+                module="/guard.so",
+            )  # fmt: skip
 
-    def _arguments(self) -> list[str]:
+    def _arguments(self, capabilities: Sequence[str]) -> list[str]:
         arguments = [f"--unshare-{kind}" for kind in ("ipc", "pid", "net", "uts")]
         arguments += ["--as-pid-1", "--die-with-parent", "--new-session"]
         if os.geteuid() == 0:
             arguments += ["--cap-drop", "ALL"]
-            for name in CAPABILITIES:
+            for name in capabilities:
                 arguments += ["--cap-add", f"CAP_{name}"]
         else:
             arguments += ["--unshare-user", "--cap-add", "CAP_SYS_ADMIN"]
@@ -80,10 +89,11 @@ class Bubblewrap:
             if not folder.is_relative_to("/usr"):
                 arguments += [*parents(str(folder)), "--ro-bind", str(folder), str(folder)]
         arguments += ["--ro-bind", str(guard_path()), "/guard"]
+        arguments += ["--ro-bind-try", str(MODULE), "/guard.so"]
         # Shared memory and the folder of the job count together: both are the job's files.
         arguments += ["--perms", "0755", "--dir", HOME, "--symlink", HOME, "/tmp"]
         arguments += ["--symlink", HOME, "/dev/shm", "--remount-ro", "/"]
-        return [*arguments, "--", "/guard"]
+        return [*arguments, "--"]
 
     def launch(self, job: Job, report: int, files: Sequence[tuple[int, str]]) -> Launch:
         """Say how to start a job."""
@@ -93,4 +103,5 @@ class Bubblewrap:
         if os.geteuid() == 0:
             user = stranger()
             arguments += [f"uid={user}", f"gid={user}"]
-        return Launch([*self._head, *arguments, "--", *job.command], self._environment)
+        argv = [*self._head, "/guard", *arguments, "--", *job.command]
+        return Launch(argv, self._environment, arguments=tuple(arguments))

@@ -14,6 +14,7 @@ import subprocess
 from collections.abc import Sequence
 
 from stillroom.errors import SetupError
+from stillroom.sandbox.fork_server import ForkServer
 from stillroom.sandbox.guard import environment
 from stillroom.sandbox.job import Job
 from stillroom.sandbox.processes import Launch
@@ -26,6 +27,7 @@ class Docker:
     """Start jobs by ``docker run``."""
 
     isolates = True
+    forks: ForkServer | None = None
 
     def __init__(self, image: str = IMAGE, *, program: str = "docker"):
         """Ask the server for its version.

@@ -11,20 +11,28 @@
  *     ended STATUS CPU_US RSS_KIB      wait status; CPU time of all its processes; the largest one
  *
  * Keys: report=FD uid=N gid=N cwd=PATH sockets=0|1 landlock=0|1 read=PATH write=PATH file=FD:PATH
- * private=0|1 scratch=PATH:BYTES:INODES, and the limits cpu= as= fsize= nofile= nproc= stack=.
+ * private=0|1 loopback=0|1 parent=PID scratch=PATH:BYTES:INODES, and the limits cpu= as= fsize=
+ * nofile= nproc= stack=.
+ *
+ * `guard_module.c` makes a Python module of this file: a fork of the fork server goes through
+ * `enter` as a command does, and then goes on itself instead of executing another program.
  *
  * Covered: system calls (seccomp, a list of what is denied; calls newer than this file are absent),
  * files (Landlock, if asked), namespaces (if asked; inside bubblewrap they are there already),
  * signals to strangers (Landlock from Linux 6.12 on, another user, or a PID namespace).
  * Not covered: bugs of the kernel, and timing.
  */
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
+#endif
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <net/if.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stddef.h>
@@ -32,9 +40,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -43,7 +53,7 @@
 #define MANY 64
 
 static struct {
-    int report, sockets, landlock, private;
+    int report, sockets, landlock, private, loopback, parent;
     long uid, gid;
     const char *cwd, *scratch;
     const char *reads[MANY], *writes[MANY], *files[MANY];
@@ -262,7 +272,7 @@ static int put(const char *path, const char *format, long one, long other) {
 static void enter_namespaces(void) {
     int kinds = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS;
     long uid = geteuid(), gid = getegid();
-    if (uid != 0 || unshare(kinds)) {
+    if (unshare(kinds)) { /* without the right to: in a user namespace, where all have it */
         if (unshare(kinds | CLONE_NEWUSER)) fail("unshare");
         if (put("/proc/self/setgroups", "deny", 0, 0) ||
             put("/proc/self/uid_map", "%ld %ld 1", uid, uid) ||
@@ -270,6 +280,13 @@ static void enter_namespaces(void) {
             fail("uid_map");
     }
     if (mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL)) fail("mount");
+}
+
+static void raise_loopback(void) {
+    struct ifreq loopback = {.ifr_name = "lo", .ifr_flags = IFF_UP};
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &loopback)) fail("loopback");
+    close(fd);
 }
 
 /* A file system in memory, so that neither bytes nor names of files outlive or outgrow it. */
@@ -301,12 +318,11 @@ static void give_up_privileges(void) {
     if (syscall(SYS_capset, &header, none)) fail("capset");
 }
 
-static void run(char **argv) {
+static void give_up_everything(void) {
     sigset_t all;
     sigemptyset(&all);
     sigprocmask(SIG_SETMASK, &all, NULL);
     signal(SIGTERM, SIG_DFL);
-    signal(SIGPIPE, SIG_DFL);
     if (setpgid(0, 0)) fail("setpgid");
     if (asked.cwd && chdir(asked.cwd)) fail(asked.cwd);
     for (size_t i = 0; i < N_LIMITS; i++)
@@ -324,8 +340,6 @@ static void run(char **argv) {
     give_up_privileges();
     if (asked.landlock) restrict_files();
     filter_system_calls();
-    execvp(argv[0], argv);
-    fail(argv[0]);
 }
 
 static void stop(int signal_number) {
@@ -334,8 +348,8 @@ static void stop(int signal_number) {
     else _exit(128 + SIGTERM);
 }
 
-/* Start the command, wait for it, kill what is left of it, and report. */
-static void supervise(char **argv) {
+/* Return in a process that has nothing any more; wait for it, kill what is left of it, and report. */
+static void supervise(void) {
     int status = 0, its_status = 0;
     prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
     sigset_t term, before;
@@ -345,7 +359,10 @@ static void supervise(char **argv) {
     signal(SIGTERM, stop);
     pid_t pid = fork();
     if (pid < 0) fail("fork");
-    if (pid == 0) run(argv);
+    if (pid == 0) {
+        give_up_everything();
+        return;
+    }
     setpgid(pid, pid); /* by both, so that the group is there whoever is first */
     command = pid;
     sigprocmask(SIG_SETMASK, &before, NULL);
@@ -376,6 +393,8 @@ static void parse(char *argument) {
     else if (KEY("sockets")) asked.sockets = atoi(value);
     else if (KEY("landlock")) asked.landlock = atoi(value);
     else if (KEY("private")) asked.private = atoi(value);
+    else if (KEY("loopback")) asked.loopback = atoi(value);
+    else if (KEY("parent")) asked.parent = atoi(value);
     else if (KEY("uid")) asked.uid = atol(value);
     else if (KEY("gid")) asked.gid = atol(value);
     else if (KEY("cwd")) asked.cwd = value;
@@ -393,6 +412,37 @@ static void parse(char *argument) {
     }
 }
 
+/* Return inside, in a process that is as the arguments say. */
+static void enter(void) {
+    fcntl(asked.report, F_SETFD, FD_CLOEXEC);
+    signal(SIGPIPE, SIG_IGN);
+    if (asked.private) enter_namespaces();
+    if (asked.loopback) raise_loopback();
+    if (asked.scratch) mount_scratch();
+    copy_files();
+    if (getpid() != 1) prctl(PR_SET_PDEATHSIG, asked.private ? SIGKILL : SIGTERM);
+    if (asked.parent && getppid() != asked.parent) _exit(128 + SIGTERM); /* it ended before that */
+    if (asked.private) {
+        /* The first process of the PID namespace waits; when it ends, all others do. */
+        int alive[2]; /* as long as this process holds its end */
+        if (pipe2(alive, O_CLOEXEC)) fail("pipe");
+        pid_t first = fork();
+        if (first < 0) fail("fork");
+        close(alive[first == 0]);
+        if (first != 0) {
+            int status;
+            while (waitpid(first, &status, 0) < 0 && errno == EINTR) {}
+            _exit(0);
+        }
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        struct pollfd ended = {.fd = alive[0]};
+        if (poll(&ended, 1, 0)) _exit(128 + SIGTERM); /* before that */
+        close(alive[0]);
+    }
+    supervise();
+}
+
+#ifndef GUARD_MODULE
 int main(int argc, char **argv) {
     int i = 1;
     for (; i < argc && strcmp(argv[i], "--"); i++) parse(argv[i]);
@@ -401,24 +451,9 @@ int main(int argc, char **argv) {
         return 2;
     }
     argv += i + 1;
-    fcntl(asked.report, F_SETFD, FD_CLOEXEC);
-    signal(SIGPIPE, SIG_IGN);
-    if (asked.private) enter_namespaces();
-    if (asked.scratch) mount_scratch();
-    copy_files();
-    if (!asked.private) {
-        if (getpid() != 1) prctl(PR_SET_PDEATHSIG, SIGTERM);
-        supervise(argv);
-    }
-    /* The first process of the PID namespace waits; when it ends, all others do. */
-    pid_t first = fork();
-    if (first < 0) fail("fork");
-    if (first == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        supervise(argv);
-    }
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    int status;
-    while (waitpid(first, &status, 0) < 0 && errno == EINTR) {}
-    return 0;
+    enter();
+    signal(SIGPIPE, SIG_DFL);
+    execvp(argv[0], argv);
+    fail(argv[0]);
 }
+#endif

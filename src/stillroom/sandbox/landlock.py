@@ -17,6 +17,7 @@ from pathlib import Path
 
 from stillroom.errors import SetupError
 from stillroom.sandbox.bubblewrap import DEVICES, ETC, SYSTEM
+from stillroom.sandbox.fork_server import ForkServer
 from stillroom.sandbox.guard import environment, guard_arguments, guard_path, stranger
 from stillroom.sandbox.interpreter import Interpreter
 from stillroom.sandbox.job import Job
@@ -61,6 +62,7 @@ class Landlock:
             *(f"write={path}" for path in DEVICES),
             f"private={int(self._namespaces)}",
         ]
+        self.forks: ForkServer | None = ForkServer([self.python], environment("/"))
 
     def launch(self, job: Job, report: int, files: Sequence[tuple[int, str]]) -> Launch:
         """Say how to start a job."""
@@ -78,6 +80,7 @@ class Landlock:
             [self._guard, *arguments, "--", *job.command],
             environment(folder),
             scratch=Path(folder),
+            arguments=tuple(arguments),
         )
 
 

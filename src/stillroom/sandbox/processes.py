@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+from stillroom.sandbox.fork_server import Forked, ForkServer, takes
 from stillroom.sandbox.job import Job, Limit, Result
 from stillroom.sandbox.watch import folder_size, look, shared_once
 
@@ -35,6 +36,7 @@ class Launch:
         scratch: A folder of the host that the job can fill; watched, and removed afterwards.
         stop: A command of the host that ends what killing the process does not.
         guarded: Whether a guard reports how the program ended.
+        arguments: Of the guard, for a fork that goes through it without a command.
     """
 
     argv: list[str]
@@ -42,6 +44,7 @@ class Launch:
     scratch: Path | None = None
     stop: tuple[str, ...] = ()
     guarded: bool = True
+    arguments: tuple[str, ...] = ()
 
 
 class Launcher(Protocol):
@@ -51,11 +54,13 @@ class Launcher(Protocol):
         name: The backend and its version.
         python: The Python inside.
         isolates: Whether it isolates.
+        forks: A warm Python for what it can run; None if there is none.
     """
 
     name: str
     python: str
     isolates: bool
+    forks: ForkServer | None
 
     def launch(self, job: Job, report: int, files: Sequence[tuple[int, str]]) -> Launch:
         """Say how to start a job.
@@ -68,50 +73,82 @@ class Launcher(Protocol):
         ...
 
 
+class _Command:
+    """A command that was started."""
+
+    def __init__(self, launch: Launch, ends: Sequence[int]):
+        self._process = subprocess.Popen(
+            launch.argv, stdin=ends[0], stdout=ends[1], stderr=ends[2], env=launch.environment,
+            cwd=launch.scratch or "/", pass_fds=ends[3:], start_new_session=True,
+        )  # fmt: skip
+        self.pid = self._process.pid
+
+    def send_signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
+    def kill_group(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def wait(self) -> tuple[int, float] | None:
+        """Wait for its end; return its exit status and CPU seconds."""
+        try:
+            _, status, used = os.wait4(self.pid, 0)
+        except ChildProcessError:
+            return None
+        self._process.returncode = os.waitstatus_to_exitcode(status)
+        return self._process.returncode, used.ru_utime + used.ru_stime
+
+
 class _Running:
     """One job that has been started."""
 
-    def __init__(self, index: int, job: Job, launcher: Launcher):
+    def __init__(self, index: int, job: Job, launcher: Launcher, forks: ForkServer | None):
         self.index, self.job = index, job
         self.stdin_left = memoryview(job.stdin)
         self.received = {"stdout": bytearray(), "stderr": bytearray(), "report": bytearray()}
         self.hit: Limit | None = None
         self.killed_at: float | None = None
         self.cpu_s = self.memory = 0.0
-        files = [(_memory_file(content), name) for name, content in job.files.items()]
-        report, report_end = os.pipe()
+        self.process: _Command | Forked
+        self.pipes: dict[str, int] = {}
+        ends = []
+        for name in ("stdin", "stdout", "stderr", "report"):
+            pair = os.pipe()
+            if name == "stdin":
+                pair = pair[::-1]
+            self.pipes[name] = pair[0]
+            ends.append(pair[1])
+            os.set_blocking(pair[0], False)
         try:
-            self.launch = launcher.launch(job, report_end, files)
-            self.begin = time.monotonic()
-            self.process = subprocess.Popen(
-                self.launch.argv,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=self.launch.environment,
-                cwd=self.launch.scratch or "/",
-                pass_fds=[report_end, *(fd for fd, _ in files)],
-                start_new_session=True,
-                bufsize=0,
-            )
+            for content in job.files.values():
+                ends.append(_memory_file(content))
+            self.process = self._start(launcher, forks, ends)
         except BaseException:
-            os.close(report)
+            for fd in self.pipes.values():
+                os.close(fd)
             raise
         finally:
-            os.close(report_end)
-            for fd, _ in files:
+            for fd in ends:
                 os.close(fd)
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        assert self.process.stderr is not None
-        self.pipes = {
-            "stdin": self.process.stdin.fileno(),
-            "stdout": self.process.stdout.fileno(),
-            "stderr": self.process.stderr.fileno(),
-            "report": report,
-        }
-        for fd in self.pipes.values():
-            os.set_blocking(fd, False)
+
+    def _start(
+        self, launcher: Launcher, forks: ForkServer | None, ends: list[int]
+    ) -> _Command | Forked:
+        """Start the job as a fork if that can be, else as a command."""
+        job = self.job
+        if forks is not None and takes(job.command, launcher.python, len(job.files)):
+            numbers = range(len(ends))
+            self.launch = launcher.launch(job, 3, list(zip(numbers[4:], job.files, strict=True)))
+            self.begin = time.monotonic()
+            forked = forks.fork(self.launch.arguments, self.launch.environment, job.command, ends)
+            if forked is not None:
+                return forked
+            if self.launch.scratch is not None:
+                remove(self.launch.scratch)
+        self.launch = launcher.launch(job, ends[3], list(zip(ends[4:], job.files, strict=True)))
+        self.begin = time.monotonic()
+        return _Command(self.launch, ends)
 
     def lines(self) -> list[list[str]]:
         return [line.split(" ", 1) for line in self.received["report"].decode().splitlines()]
@@ -183,30 +220,23 @@ class _Running:
             subprocess.run(self.launch.stop, capture_output=True, check=False, timeout=60)
 
     def _end_all(self) -> None:
-        groups = [self.process.pid]
+        self.process.kill_group()
         if self.launch.guarded and self.launch.scratch is not None:
             # Without a PID namespace the number that the guard names is also ours.
-            groups += [int(line[1]) for line in self.lines() if line[0] == "pid"]
-        for group in groups:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(group, signal.SIGKILL)
+            for line in self.lines():
+                if line[0] == "pid":
+                    with contextlib.suppress(ProcessLookupError, PermissionError):
+                        os.killpg(int(line[1]), signal.SIGKILL)
 
     def finish(self) -> Result:
         """Wait for the process, and say how the job ended."""
         lines = {word: rest[0] if rest else "" for word, *rest in self.lines()}
         if "ended" not in lines:
             self._end_all()
-        try:
-            _, status, used = os.wait4(self.process.pid, 0)
-            self.process.returncode = os.waitstatus_to_exitcode(status)
-        except ChildProcessError:
-            status, used = 0, None
+        ended = self.process.wait()
         wall_s = time.monotonic() - self.begin
-        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
-            assert pipe is not None
-            with contextlib.suppress(OSError):
-                pipe.close()
-        os.close(self.pipes["report"])
+        for fd in self.pipes.values():
+            os.close(fd)
         if self.launch.scratch is not None:
             remove(self.launch.scratch)
         failure, code = None, None
@@ -218,9 +248,9 @@ class _Running:
             self.cpu_s = cpu_us / 1e6
             self.memory = max(self.memory, rss_kib / 1024)
         elif not self.launch.guarded:
-            code = self.process.returncode
-            if used is not None:
-                self.cpu_s = max(self.cpu_s, used.ru_utime + used.ru_stime)
+            if ended is not None:
+                code = ended[0]
+                self.cpu_s = max(self.cpu_s, ended[1])
         elif self.hit is None:
             said = printable(bytes(self.received["stderr"][-500:]))
             failure = f"the sandbox ended without a report: {said or 'it said nothing'}"
@@ -237,18 +267,20 @@ class _Running:
 class Processes:
     """A sandbox whose jobs are processes of this machine."""
 
-    def __init__(self, launcher: Launcher, *, workers: int = 2):
+    def __init__(self, launcher: Launcher, *, workers: int = 2, forks: bool = True):
         """Make a sandbox.
 
         Args:
             launcher: Starts jobs.
             workers: Jobs at one time; results do not depend on it.
+            forks: Whether a warm Python is forked where there is one; results do not depend on it.
         """
         if workers < 1:
             raise ValueError(f"workers is {workers}; expected at least 1")
         self.name, self.python = launcher.name, launcher.python
         self.isolates = launcher.isolates
         self._launcher, self._workers = launcher, workers
+        self.forks = launcher.forks if forks else None
 
     def run(self, jobs: Sequence[Job]) -> list[Result]:
         """Run jobs, several at a time; results stand in the order of the jobs."""
@@ -261,7 +293,7 @@ class Processes:
                     while waiting and len(running) < self._workers:
                         index, job = waiting.popleft()
                         try:
-                            running.append(_Running(index, job, self._launcher))
+                            running.append(_Running(index, job, self._launcher, self.forks))
                         except OSError as error:
                             results[index] = Result(None, failure=f"cannot start: {error}")
                             continue
@@ -277,7 +309,9 @@ class Processes:
         return [result for result in results if result is not None]
 
     def close(self) -> None:
-        """Hold nothing between calls."""
+        """End the fork server."""
+        if self.forks is not None:
+            self.forks.close()
 
     def __enter__(self) -> Self:
         return self
@@ -301,9 +335,9 @@ def _watch(selector: selectors.BaseSelector, job: _Running) -> None:
 
 def _close_stdin(selector: selectors.BaseSelector, job: _Running) -> None:
     # Its number may belong to another job's pipe from here on.
-    selector.unregister(job.pipes.pop("stdin"))
-    assert job.process.stdin is not None
-    job.process.stdin.close()
+    fd = job.pipes.pop("stdin")
+    selector.unregister(fd)
+    os.close(fd)
 
 
 def _turn(selector: selectors.BaseSelector, running: Sequence[_Running]) -> list[_Running]:

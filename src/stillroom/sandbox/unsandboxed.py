@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from stillroom.sandbox.fork_server import ForkServer
 from stillroom.sandbox.guard import environment
 from stillroom.sandbox.interpreter import Interpreter
 from stillroom.sandbox.job import Job
@@ -20,6 +21,7 @@ class Unsandboxed:
 
     name = "unsandboxed"
     isolates = False
+    forks: ForkServer | None = None
 
     def __init__(self) -> None:
         self.python = str(Interpreter.of_this_process().path)
