@@ -22,6 +22,7 @@ VERBS = {
     "contamination": ("stillroom.cli.contamination", "Report which benchmarks a dataset asks."),
     "publish": ("stillroom.cli.publish", "Push a dataset folder to the Hugging Face hub."),
     "serve": ("stillroom.cli.serve", "Serve a model as an OpenAI-compatible server."),
+    "fake-teacher": ("stillroom.cli.fake_teacher", "Serve a teacher that fails by script."),
     "ledger": ("stillroom.cli.ledger", "Look after the answers that were paid for."),
     "gc": ("stillroom.cli.upkeep", "Free what no recipe refers to."),
     "doctor": ("stillroom.cli.upkeep", "Check the machine, the models and the store."),
@@ -38,7 +39,9 @@ class _Verbs(click.Group):
         if name not in VERBS:
             return None
         module = importlib.import_module(VERBS[name][0])
-        command: click.Command = getattr(module, "evaluate" if name == "eval" else name)
+        command: click.Command = getattr(
+            module, "evaluate" if name == "eval" else name.replace("-", "_")
+        )
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
