@@ -15,7 +15,7 @@ from stillroom.evaluate.grade import exam_of
 from stillroom.run.progress import Progress
 from stillroom.run.runner import Built, Watcher
 from stillroom.study.load import load_study
-from stillroom.study.run import Laboratory, Listener, Sat, arms_of, run
+from stillroom.study.run import Laboratory, Listener, Sat, arms_of, run, settings_of
 from stillroom.train.trainer import Alumnus
 
 
@@ -26,14 +26,15 @@ from stillroom.train.trainer import Alumnus
     help="Folder of the report.  [default: beside the study]",
 )  # fmt: skip
 @click.option(
-    "--students", type=click.IntRange(min=1), default=2, show_default=True,
-    help="Students trained at a time, each in a process of its own.",
+    "--students", type=click.IntRange(min=1), default=None,
+    help="Students trained at a time, each in a process of its own.  [default: 2 of the trainer "
+    "proxy, 1 of others]",
 )  # fmt: skip
 @runtime_options
 def study(
     file: Path,
     out: Path | None,
-    students: int,
+    students: int | None,
     store_path: Path,
     models_path: Path | None,
     sources: tuple[str, ...],
@@ -48,6 +49,7 @@ def study(
     from stillroom.study.report import write_report
 
     loaded = load_study(file)
+    settings_of(loaded.student)
     recipes = arms_of(loaded, beside=file.parent)
     exams = [exam_of(name, loaded.benchmarks.repeats) for name in loaded.benchmarks.develop]
     console = Console(highlight=False)
@@ -76,6 +78,7 @@ def show_plan(
     from stillroom.study.plan import Work, plan_study
 
     loaded = load_study(file)
+    settings_of(loaded.student)
     recipes = arms_of(loaded, beside=file.parent)
     names = list(loaded.benchmarks.develop)
     exams = [(exam_of(n, loaded.benchmarks.repeats), benchmarks()[n].items) for n in names]

@@ -228,7 +228,7 @@ class Supervisor:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # a group of its own, so that its workers end with it
-                preexec_fn=_end_with_parent,
+                preexec_fn=end_with_parent,
             )
         server.started_at, server.healthy_at = time.monotonic(), None
         self._say(f"server {server.number} starts on port {server.port}; log: {server.log}")
@@ -310,7 +310,7 @@ def _signal(process: "subprocess.Popen[bytes]", number: int) -> None:
         os.killpg(process.pid, number)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Ask Linux to end this process when its parent is gone, however it went."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

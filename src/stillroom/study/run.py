@@ -11,7 +11,9 @@ Attempts on a benchmark differ because each student is a model of its own.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import multiprocessing
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,6 +47,7 @@ from stillroom.train.trainer import (
     Alumnus,
     Example,
     Job,
+    Pinned,
     Student,
     TrainingFailed,
     find,
@@ -224,13 +227,13 @@ class Laboratory:
     Attributes:
         store: Where everything is found and kept.
         rt: Where and how steps run.
-        students: Students trained at a time.
+        students: Students trained at a time; what suits their trainer when None.
         listener: Hears of progress.
     """
 
     store: Store
     rt: Runtime
-    students: int = 2
+    students: int | None = None
     listener: Listener = field(default_factory=Listener)
 
 
@@ -252,11 +255,8 @@ def run(
             in the store, and the same call goes on from there.
     """
     trainer = trainer_of(study.student.trainer)
-    try:
-        settings = trainer.settings(study.student.preset, study.student.settings)
-    except ValueError as error:
-        raise RecipeError(f"student: {error}.") from None
-    base = lab.rt.models.directory(study.student.model)
+    settings = settings_of(study.student)
+    base = _base(study.student, lab.rt)
     budget = Budget(study.rows, study.tokens, study.shortage == "upsample")
     built: dict[tuple[str, int], list[Built]] = {}
     drawn: dict[tuple[str, int], Drawn] = {}
@@ -298,6 +298,25 @@ def run(
         sat.append(one)
         lab.listener.graded(one)
     return Result(study, sat, built)
+
+
+def settings_of(student: Student) -> dict[str, Any]:
+    """Return the complete settings of a student's trainer.
+
+    Raises:
+        RecipeError: If there is no such preset or setting, or a value is out of range.
+    """
+    try:
+        return trainer_of(student.trainer).settings(student.preset, student.settings)
+    except ValueError as error:
+        raise RecipeError(f"student: {error}.") from None
+
+
+def _base(student: Student, rt: Runtime) -> Path | Pinned:
+    """Find the base model: on the hub where a revision is given, else a local directory."""
+    if student.revision:
+        return Pinned(student.model, student.revision)
+    return rt.models.directory(student.model)
 
 
 def _sit(alumnus: Alumnus, exams: Sequence[Exam], lab: Laboratory, path: str) -> dict[str, Grades]:
@@ -362,7 +381,7 @@ def _sit_base(model: str, exams: Sequence[Exam], lab: Laboratory) -> Sat:
 def _train(
     student: Student,
     settings: Mapping[str, Any],
-    base: Path,
+    base: Path | Pinned,
     drawn: Mapping[tuple[str, int], Drawn],
     keys: Mapping[tuple[str, int], str],
     lab: Laboratory,
@@ -381,15 +400,20 @@ def _train(
     if not todo:
         return alumni, failures
 
+    folder = base.fetch() if isinstance(base, Pinned) else base
+
     def jobs() -> Iterator[tuple[str, tuple[Any, ...]]]:
-        for key, place in todo.items():
+        for key, at in todo.items():
             rows = lab.store.root / "building" / f"rows-{key}"
-            drawn[place].write(rows)
-            job = Job(base, rows, settings, place[1])
-            about = {"trainer": student.trainer, "base": student.model, "rows": drawn[place].digest}
+            drawn[at].write(rows)
+            job = Job(folder, rows, settings, at[1])
+            about = {"trainer": student.trainer, "base": student.model, "rows": drawn[at].digest}
+            if student.revision:
+                about["revision"] = student.revision
             yield key, (lab.store.root, key, student.trainer, job, about)
 
-    with ProcessPoolExecutor(lab.students, mp_context=get_context("spawn")) as pool:
+    together = lab.students or trainer_of(student.trainer).TOGETHER
+    with ProcessPoolExecutor(together, mp_context=get_context("spawn")) as pool, _ended_together():
         running = {pool.submit(_train_one, *given): key for key, given in jobs()}
         for done_one in as_completed(running):
             key = running[done_one]
@@ -400,6 +424,17 @@ def _train(
             except TrainingFailed as error:
                 failures[key] = str(error)
     return alumni, failures
+
+
+@contextlib.contextmanager
+def _ended_together() -> Iterator[None]:
+    """End the processes that train when this one is told to stop: students take hours."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        for child in multiprocessing.active_children():
+            child.terminate()
+        raise
 
 
 def _train_one(root: Path, key: str, trainer: str, job: Job, about: Mapping[str, Any]) -> Alumnus:

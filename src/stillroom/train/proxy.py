@@ -14,7 +14,7 @@ from stillroom.errors import ModelError, SetupError
 from stillroom.models.chat import Message
 from stillroom.models.local.checkpoint import Checkpoint, PromptError
 from stillroom.text.think import join_thinking
-from stillroom.train.trainer import Job, Scalar, Trained, TrainingFailed
+from stillroom.train.trainer import Job, Scalar, Setting, Trained, TrainingFailed
 
 DEFAULTS: Mapping[str, Scalar] = {
     "steps": 400,
@@ -46,8 +46,9 @@ class Proxy:
     """
 
     VERSION = 1
+    TOGETHER = 2
 
-    def settings(self, preset: str | None, given: Mapping[str, Scalar]) -> dict[str, Any]:
+    def settings(self, preset: str | None, given: Mapping[str, Setting]) -> dict[str, Any]:
         """Complete the settings."""
         if preset is not None and preset not in PRESETS:
             raise ValueError(f"preset is {preset!r}; expected one of {', '.join(PRESETS)}")
@@ -60,8 +61,8 @@ class Proxy:
                 continue
             low, high = _RANGES[name]
             whole = name in ("steps", "tokens_per_step")
-            number = isinstance(value, int if whole else (int, float))
-            if isinstance(value, bool) or not number or not low <= float(value) <= high:
+            number = value if isinstance(value, int if whole else (int, float)) else None
+            if isinstance(value, bool) or number is None or not low <= number <= high:
                 kind = "a whole number" if whole else "a number"
                 raise ValueError(f"{name} is {value!r}; expected {kind}, {low:g} to {high:g}")
         return {**DEFAULTS, **(PRESETS[preset] if preset else {}), **given}

@@ -22,12 +22,14 @@ from typing import Any, Literal, NamedTuple, Protocol
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
-from stillroom.errors import StoreError
+from stillroom.errors import ModelError, StoreError
 from stillroom.store.digest import file_digest, value_digest
 from stillroom.store.store import Store, disk_errors, sync, write_synced
 
 RECORD = "student.json"
+_CONTENT = (".json", ".safetensors", ".jinja", ".txt", ".model")
 Scalar = bool | int | float | str
+Setting = Scalar | tuple[str, ...]
 
 
 class Student(BaseModel):
@@ -35,7 +37,10 @@ class Student(BaseModel):
 
     Attributes:
         model: Frozen name of the base model; where it lies is in models.toml.
-        trainer: ``proxy``: small models on the CPU.
+        revision: Commit of the model on the Hugging Face hub, 40 digits; the model then comes from
+            there.
+        trainer: ``proxy``: small models on the CPU. ``trl``: any model, on GPUs. ``llamafactory``,
+            ``axolotl``: those programs. ``command``: a command of your own. See docs/trainers.md.
         preset: Named settings of the trainer, such as ``openthoughts-ablation``.
         settings: Settings of the trainer, in place of those of the preset.
     """
@@ -43,9 +48,10 @@ class Student(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = "stillroom/base-1"
-    trainer: Literal["proxy"] = "proxy"
+    revision: str | None = Field(None, pattern=r"^[0-9a-f]{40}$")
+    trainer: Literal["proxy", "trl", "llamafactory", "axolotl", "command"] = "proxy"
     preset: str | None = None
-    settings: Mapping[str, Scalar] = Field(default_factory=dict)
+    settings: Mapping[str, Setting] = Field(default_factory=dict)
 
 
 class Example(NamedTuple):
@@ -118,11 +124,13 @@ class Trainer(Protocol):
 
     Attributes:
         VERSION: Raised whenever the same job gives another student.
+        TOGETHER: Students that train well at a time on one machine.
     """
 
     VERSION: int
+    TOGETHER: int
 
-    def settings(self, preset: str | None, given: Mapping[str, Scalar]) -> dict[str, Any]:
+    def settings(self, preset: str | None, given: Mapping[str, Setting]) -> dict[str, Any]:
         """Complete the settings.
 
         Raises:
@@ -162,8 +170,48 @@ class Alumnus:
         return f"student/{self.key}"
 
 
+@dataclass(frozen=True)
+class Pinned:
+    """A base model on the Hugging Face hub, at a commit: its content can never change.
+
+    Attributes:
+        name: ``owner/name``.
+        revision: The commit, 40 digits.
+    """
+
+    name: str
+    revision: str
+
+    def fetch(self) -> Path:
+        """Bring it to the local disk, or find it there.
+
+        Raises:
+            ModelError: If the hub cannot be reached, or has no such model.
+        """
+        from huggingface_hub import snapshot_download
+
+        try:
+            found = snapshot_download(
+                self.name,
+                revision=self.revision,
+                allow_patterns=[f"*{ending}" for ending in _CONTENT],
+            )
+        except Exception as error:  # the hub's client raises errors of several libraries
+            raise ModelError(
+                f"hub {self.name}@{self.revision[:12]}: cannot be fetched ({error}); expected a "
+                "model on the Hugging Face hub. Check name, revision and network, or download it "
+                'and name its folder in models.toml with engine = "local", without `revision`.'
+            ) from error
+        return Path(found)
+
+
 def student_key(
-    trainer: str, version: int, settings: Mapping[str, Any], base: Path, rows: str, seed: int
+    trainer: str,
+    version: int,
+    settings: Mapping[str, Any],
+    base: Path | Pinned,
+    rows: str,
+    seed: int,
 ) -> str:
     """Name a student by what goes into it.
 
@@ -171,17 +219,19 @@ def student_key(
         trainer: Name of the trainer.
         version: Its ``VERSION``.
         settings: Its settings, complete.
-        base: Directory of the base model; its content counts, not its place.
+        base: Directory of the base model; its content counts, not its place. Or its commit.
         rows: Digest of the rows in their order.
         seed: Of the run.
     """
-    files = {
-        path.name: file_digest(path)
-        for path in sorted(base.iterdir())
-        if path.is_file() and path.suffix in (".json", ".safetensors", ".jinja", ".txt", ".model")
-        and path.name != "training.json"
-    }  # fmt: skip
-    return value_digest(["student", trainer, version, dict(settings), files, rows, seed])
+    if isinstance(base, Pinned):
+        content = {"hub": base.name, "revision": base.revision}
+    else:
+        content = {
+            path.name: file_digest(path)
+            for path in sorted(base.iterdir())
+            if path.is_file() and path.suffix in _CONTENT and path.name != "training.json"
+        }
+    return value_digest(["student", trainer, version, dict(settings), content, rows, seed])
 
 
 def find(store: Store, key: str) -> Alumnus | None:

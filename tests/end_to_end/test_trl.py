@@ -1,0 +1,231 @@
+"""The `trl` trainer on a tiny model on the CPU: what is learnt, cut, packed, killed and resumed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from stillroom.errors import SetupError
+from stillroom.models.chat import Message
+from stillroom.models.local.checkpoint import Checkpoint
+from stillroom.store.store import Store
+from stillroom.text.think import join_thinking
+from stillroom.train import trl
+from stillroom.train.trainer import Example, Job, TrainingFailed, train
+from stillroom.train.trl import Trl, launcher
+from tiny_checkpoints import TEMPLATE, write_checkpoint
+
+for module in trl.NEEDED:
+    pytest.importorskip(module)
+
+TINY = {
+    "learning_rate": 1e-2, "global_batch": 4, "epochs": 1, "max_length": 192, "max_steps": 4,
+    "schedule": "cosine", "warmup_ratio": 0.1, "precision": "float32",
+    "gradient_checkpointing": False,
+}  # fmt: skip
+ROWS = [Example(f"What is {i}+{i}?", f"{i}+{i}={2 * i}", f"\\boxed{{{2 * i}}}") for i in range(24)]
+
+
+def job(folder, rows=ROWS, template=TEMPLATE, **settings):
+    base = write_checkpoint(folder / "base", template=template)
+    (folder / "rows").mkdir()
+    frame = pl.DataFrame(rows, schema=["question", "reasoning", "answer"], orient="row")
+    frame.write_parquet(folder / "rows" / "00000.parquet")
+    full = Trl().settings(None, {**TINY, **settings})
+    return Job(base, folder / "rows", full, seed=0, folder=folder / "work")
+
+
+def prepared(one):
+    from stillroom.train.trl_worker import prepare
+
+    one.folder.mkdir()
+    prepare(one)
+    summary = json.loads((one.folder / "tokens/summary.json").read_text())
+    return summary, pl.read_parquet(one.folder / "tokens/*.parquet")
+
+
+def test_tokens_are_what_the_engine_reads_and_only_answers_are_learnt(tmp_path):
+    rows = [*ROWS[:2], Example("Sum \u00e9?\n", None, "4 <|x|> caf\u00e9"), Example("x", "", "y")]
+    one = job(tmp_path, rows)
+    summary, tokens = prepared(one)
+    engine = Checkpoint(one.base)
+    for row, (ids, labels) in zip(rows, tokens.iter_rows(), strict=True):
+        prompt = list(engine.prompt((Message("user", row.question),)).tokens)
+        learnt = [token for token in labels if token != -100]
+        assert ids[: len(prompt)] == prompt
+        assert labels[: len(prompt)] == [-100] * len(prompt)
+        assert labels[len(prompt) :] == ids[len(prompt) :] == learnt
+        said = join_thinking(row.reasoning, row.answer)
+        assert engine.text(learnt).removesuffix("\n") == said
+        assert learnt[: len(engine.completion(said))] == engine.completion(said)
+    assert summary["learnt"] == sum(token != -100 for row in tokens["labels"] for token in row)
+    assert (summary["rows"], summary["truncated"], summary["skipped"]) == (4, 0, 0)
+
+
+def test_a_prompt_that_opens_the_thinking_is_learnt_from_there(tmp_path):
+    opening = TEMPLATE.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
+    one = job(tmp_path, ROWS[:1], template=opening)
+    _, tokens = prepared(one)
+    learnt = [token for token in tokens["labels"].to_list()[0] if token != -100]
+    assert Checkpoint(one.base).text(learnt) == "0+0=0\n</think>\n\n\\boxed{0}\n"
+    (tmp_path / "other").mkdir()
+    without = [ROWS[0]._replace(reasoning=None)]
+    with pytest.raises(TrainingFailed, match="writes another prompt before an answer"):
+        prepared(job(tmp_path / "other", without, template=opening))
+
+
+def test_long_rows_are_cut_and_counted_and_hopeless_ones_skipped(tmp_path):
+    rows = [ROWS[0], Example("short", "t " * 200, "a"), Example("q " * 200, "t", "a")]
+    summary, tokens = prepared(job(tmp_path, rows, max_length=128))
+    assert (summary["rows"], summary["truncated"], summary["skipped"]) == (2, 1, 1)
+    assert tokens["input_ids"].list.len().to_list()[1] == 128
+    (tmp_path / "other").mkdir()
+    with pytest.raises(TrainingFailed, match="the questions of 1 of 1 rows have 128 tokens"):
+        prepared(job(tmp_path / "other", rows[2:], max_length=128))
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        (TEMPLATE.replace("message.content", "message.content.split('</think>')[-1]"),
+         "changes what is said: '<think>.*expected think tags"),
+        (TEMPLATE.replace("assistant\n{% endif %}", "assistant\nWell.{% endif %}"),
+         "writes another prompt before an answer"),
+        (TEMPLATE.replace("<|im_end|>", ""), "ends an answer with .*the token at which"),
+        (None, "has no chat template; expected one"),
+    ],
+)  # fmt: skip
+def test_templates_that_lose_what_rows_say_are_refused(tmp_path, template, words):
+    with pytest.raises(TrainingFailed, match=words):
+        prepared(job(tmp_path, template=template))
+
+
+def test_a_missing_extra_and_a_wrong_launch_are_matters_of_setup(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setenv(trl.LAUNCH, "nothing")
+    with pytest.raises(SetupError, match="STILLROOM_ACCELERATE is nothing; expected zero3, fsdp"):
+        launcher(tmp_path)
+    monkeypatch.setattr(trl, "NEEDED", ("no_such_module",))
+    with pytest.raises(SetupError, match=r"no_such_module is not installed; .*stillroom\[trl\]"):
+        Trl().train(job(tmp_path))
+
+
+@pytest.mark.parametrize("name", trl.SHIPPED)
+def test_shipped_configurations_are_read_by_accelerate(tmp_path, monkeypatch, name):
+    from accelerate.commands.config import load_config_from_file
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    monkeypatch.setenv(trl.LAUNCH, name)
+    command = launcher(tmp_path)
+    assert command[command.index("--num_processes") + 1] == "3"
+    config = load_config_from_file(command[command.index("--config_file") + 1])
+    wanted = {"zero3": "DEEPSPEED", "fsdp": "FSDP", "ddp": "MULTI_GPU"}[name]
+    assert str(config.distributed_type).endswith(wanted)
+    if name == "zero3":
+        sharding = json.loads(Path(config.deepspeed_config["deepspeed_config_file"]).read_text())
+        assert sharding["zero_optimization"]["stage"] == 3
+        assert sharding["zero_optimization"]["stage3_gather_16bit_weights_on_save"] is True
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert "accelerate" not in " ".join(launcher(tmp_path))
+
+
+def weights(folder):
+    from safetensors.torch import load_file
+
+    return load_file(folder / "model.safetensors")
+
+
+def run(one, store):
+    return train(Store(store), "k", Trl(), one, {})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["full", "lora", "packed"])
+def test_a_student_is_trained_and_the_engine_can_serve_it(tmp_path, kind):
+    more = {
+        "full": {},
+        "lora": {"method": "lora", "lora_rank": 4, "lora_alpha": 8},
+        "packed": {"packing": True, "global_batch": 2},
+    }[kind]
+    one = job(tmp_path, max_steps=6, **more)
+    heard = []
+    alumnus = run(replace(one, report=lambda *told: heard.append(told)), tmp_path / "store")
+    assert alumnus.trained.rows == 24
+    assert alumnus.trained.details["steps"] == 6
+    assert len(alumnus.trained.losses) == 6
+    assert alumnus.trained.losses[-1] < alumnus.trained.losses[0]
+    assert heard[-1][0] == 1.0
+    before, after = weights(one.base), weights(alumnus.path)
+    assert {n: (v.shape, v.dtype) for n, v in after.items()} == {
+        n: (v.shape, v.dtype) for n, v in before.items()
+    }
+    assert any((before[n] != after[n]).any() for n in before)
+    text = (alumnus.path / "tokenizer_config.json").read_text()
+    assert text == (one.base / "tokenizer_config.json").read_text()
+    assert Checkpoint(alumnus.path).prompt((Message("user", "hi"),)).tokens
+    assert not (tmp_path / "store/building/student-k").exists()
+
+
+KILLED = """
+import sys, pathlib
+from stillroom.store.store import Store
+from stillroom.train.trainer import Job, train
+from stillroom.train.trl import Trl
+import json
+told = json.loads(sys.argv[1])
+job = Job(pathlib.Path(told["base"]), pathlib.Path(told["rows"]), told["settings"], 0)
+train(Store(pathlib.Path(told["store"])), "k", Trl(), job, {})
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_training_goes_on_at_its_checkpoint_and_ends_the_same(tmp_path):
+    one = job(tmp_path, max_steps=60, checkpoint_steps=2)
+    calm = run(one, tmp_path / "calm")
+    store = tmp_path / "store"
+    told = {"base": str(one.base), "rows": str(one.rows), "settings": dict(one.settings),
+            "store": str(store)}  # fmt: skip
+    process = subprocess.Popen([sys.executable, "-c", KILLED, json.dumps(told)])
+    folder = store / "building/student-k"
+    while not list(folder.glob("checkpoints/*/whole")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    worker = next(
+        int(path.parent.name)
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if b"trl_worker" in path.read_bytes() and str(folder).encode() in path.read_bytes()
+    )
+    os.kill(worker, signal.SIGKILL)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (folder / "trained.json").exists()
+    # A checkpoint that was being written when the kill came.
+    (folder / "checkpoints/checkpoint-59").mkdir()
+    again = run(one, store)
+    assert again.trained.losses == pytest.approx(calm.trained.losses, abs=1e-3)
+    assert not folder.exists()
+    wanted, found = weights(calm.path), weights(again.path)
+    assert all((wanted[n] - found[n]).abs().max() < 1e-4 for n in wanted)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(tmp_path, monkeypatch):
+    config = tmp_path / "two.yaml"
+    config.write_text(
+        "compute_environment: LOCAL_MACHINE\ndistributed_type: MULTI_CPU\nuse_cpu: true\n"
+        "num_processes: 2\nnum_machines: 1\nmachine_rank: 0\nmixed_precision: 'no'\n"
+    )
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    alone = run(job(tmp_path / "a"), tmp_path / "a/store")
+    monkeypatch.setenv(trl.LAUNCH, str(config))
+    both = run(job(tmp_path / "b"), tmp_path / "b/store")
+    assert both.trained.details["devices"] == 2
+    assert both.trained.losses == pytest.approx(alone.trained.losses, rel=0.05)
