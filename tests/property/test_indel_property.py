@@ -114,6 +114,55 @@ def test_hostile_texts_give_all_pairs_and_the_greedy_survivors(name, t):
     assert all(w in kept and (w, r) in wanted for r, w, _ in dropped.iter_rows())
 
 
+def greedy(texts: list[str], threshold: float) -> list[int]:
+    """Keep a text unless one that was kept reaches the threshold."""
+    t, kept = Fraction(str(threshold)), []
+    for j, b in enumerate(texts):
+        if not any(
+            200 * LCSseq.similarity(texts[i], b) >= t * (len(texts[i]) + len(b)) for i in kept
+        ):
+            kept.append(j)
+    return kept
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("t", [50, 55, 75])
+def test_the_greedy_survivors_do_not_depend_on_which_partners_go_first(t, kernels):
+    # More partners than go first, and all of them near the threshold.
+    texts = crowd(9, 900, 60, "etaoin shrdlucmfwypvbgkjqxz,.0123456789")
+    kept = greedy(texts, t)
+    assert len(kept) > 300
+    dropped = indel.dedup(texts, t, kernels=kernels)
+    assert dropped.rows() == indel.dedup(texts, t, kernels=kernels, workers=3).rows()
+    assert sorted({*range(len(texts))} - {*dropped["row"]}) == kept
+    for row, witness, score in dropped.iter_rows():
+        assert witness in kept
+        assert witness < row
+        assert score == fuzz.ratio(texts[row], texts[witness]) >= t
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_the_only_partner_is_found_though_its_letters_are_the_least_alike(kernels):
+    rng = random.Random(11)
+    letters = [chr(ord("A") + i) for i in range(60)]
+    text = "".join(letters)
+    part = text[::3]  # 2 * 20 / 80: the threshold itself
+    anagrams = ["".join(rng.sample(letters, 60)) for _ in range(200)]
+    assert not every([*anagrams, part], 50)
+    found = indel.dedup([part, *anagrams, text], 50, kernels=kernels)
+    assert found.rows() == [(201, 0, 50.0)]
+
+
+def test_more_items_than_wait_at_once_are_all_compared():
+    rng = random.Random(10)
+    items = ["".join(rng.choices("abcd", k=9)) for _ in range(12_000)]
+    texts = ["".join(rng.choices("abcd", k=9)) for _ in range(8)]
+    found = {row: (item, score) for row, item, score in indel.join(texts, items, 50).iter_rows()}
+    for i, text in enumerate(texts):
+        best = process.extractOne(text, items, scorer=fuzz.ratio, processor=None)
+        assert found[i] == (best[2], best[1])
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_join_agrees_with_the_best_choice_of_rapidfuzz(name):
     texts = HOSTILE[name]

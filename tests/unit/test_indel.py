@@ -27,6 +27,11 @@ def test_lone_surrogates_and_nulls_are_refused():
         indel.dedup(["a", None], 75)
 
 
+def test_similarity_of_a_lone_surrogate_is_refused():
+    with pytest.raises(UnicodeEncodeError, match="surrogates not allowed"):
+        indel.similarity("\ud800", "a")
+
+
 def test_nothing_to_compare_finds_nothing():
     assert indel.join([], ["a"], 75).is_empty()
     assert indel.join(["a"], [], 75).is_empty()

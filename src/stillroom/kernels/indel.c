@@ -43,7 +43,9 @@
 #define SCALE 1000000  /* of thresholds */
 #define BLOCK 256      /* texts that share one limit of the coarse gate */
 #define TILE 32        /* texts that a thread takes at a time */
-#define WAITING 1024   /* texts that passed the gates and wait for the LCS */
+#define WAITING 8192   /* texts that passed the gates and wait for the LCS */
+#define LIKELY 64      /* of them that go first where one find is enough */
+#define ALIKE 256      /* shares of letters that are told apart */
 #define LEAF 64        /* texts that are compared one by one */
 #define RUN 32         /* columns between two looks at the band */
 #define LANES 32       /* texts that go side by side */
@@ -507,6 +509,8 @@ typedef struct {
     /* Keep those of n listed texts whose 64 counters allow the threshold. */
     size_t (*fine)(const uint8_t *q, uint32_t length, const uint8_t *rows,
                    const uint32_t *lengths, uint64_t t, uint32_t *list, size_t n);
+    /* The L1 distance of 64 counters. */
+    uint32_t (*apart)(const uint8_t *a, const uint8_t *b);
     int64_t (*band)(Pattern *p, const uint8_t *text, uint32_t n, uint32_t need);
     /* Tell which texts may share enough with a pattern; NULL without such instructions. */
     uint32_t (*lanes)(Wide *wide, uint32_t m, const uint8_t *const *texts,
@@ -534,6 +538,9 @@ INLINE uint32_t distance_plain(const uint8_t *a, const uint8_t *b) { return dist
         }                                                                                        \
         return kept;                                                                             \
     }                                                                                            \
+    TARGET static uint32_t apart_##NAME(const uint8_t *a, const uint8_t *b) {                    \
+        return distance_##NAME(a, b);                                                            \
+    }                                                                                            \
     TARGET static int64_t band_##NAME(Pattern *p, const uint8_t *text, uint32_t n,               \
                                       uint32_t need) {                                           \
         return band(p, text, n, need);                                                           \
@@ -551,7 +558,7 @@ static size_t coarse_plain(const uint8_t *q, const uint8_t *rows, size_t n, uint
     return found;
 }
 
-static const Gates gates_plain = {"plain", coarse_plain, fine_plain, band_plain, NULL};
+static const Gates gates_plain = {"plain", coarse_plain, fine_plain, apart_plain, band_plain, NULL};
 
 #if defined(__x86_64__)
 #define AVX2 __attribute__((target("avx2,popcnt,bmi,bmi2")))
@@ -613,9 +620,9 @@ AVX512 static size_t coarse_avx512(const uint8_t *q, const uint8_t *rows, size_t
 KIND(avx2, AVX2)
 KIND(avx512, AVX512)
 
-static const Gates gates_avx2 = {"avx2", coarse_avx2, fine_avx2, band_avx2, NULL};
-static const Gates gates_avx512 = {"avx512", coarse_avx512, fine_avx512, band_avx512, NULL};
-static const Gates gates_bitalg = {"bitalg", coarse_avx512, fine_avx512, band_avx512,
+static const Gates gates_avx2 = {"avx2", coarse_avx2, fine_avx2, apart_avx2, band_avx2, NULL};
+static const Gates gates_avx512 = {"avx512", coarse_avx512, fine_avx512, apart_avx512, band_avx512, NULL};
+static const Gates gates_bitalg = {"bitalg", coarse_avx512, fine_avx512, apart_avx512, band_avx512,
                                    lanes_bitalg};
 #endif
 
@@ -718,6 +725,8 @@ typedef struct {
     Wide wide;
     uint32_t *waiting; /* TILE lists of WAITING places among the partners */
     uint32_t *near;
+    uint32_t *rest; /* room for one list, and for how far apart its texts are */
+    uint8_t *apart;
     Hit *best;
     Hits hits;
 } Lane;
@@ -726,8 +735,10 @@ static int lane_make(Lane *lane, size_t limit) {
     memset(lane, 0, sizeof *lane);
     lane->waiting = malloc(TILE * (WAITING + BLOCK) * sizeof *lane->waiting);
     lane->near = malloc((BLOCK + 8) * sizeof *lane->near);
+    lane->rest = malloc((WAITING + BLOCK) * sizeof *lane->rest);
+    lane->apart = malloc(WAITING + BLOCK);
     lane->best = malloc(TILE * (limit + 1) * sizeof *lane->best);
-    return lane->waiting && lane->near && lane->best;
+    return lane->waiting && lane->near && lane->rest && lane->apart && lane->best;
 }
 
 static void lane_free(Lane *lane) {
@@ -735,6 +746,8 @@ static void lane_free(Lane *lane) {
     wide_free(&lane->wide);
     free(lane->waiting);
     free(lane->near);
+    free(lane->rest);
+    free(lane->apart);
     free(lane->best);
     free(lane->hits.at);
 }
@@ -768,9 +781,34 @@ static uint32_t look(Scan *scan, Lane *lane, const Seeker *seeker, const uint32_
     return scan->gates->lanes(&lane->wide, seeker->length, at, lengths, needs, (int)n);
 }
 
+/* Put the partners whose letters are most alike first, LIKELY of them or some fewer, but one share
+ * of letters at least. Both parts stay sorted by length, as lanes want them. */
+static void likely_first(const Scan *scan, Lane *lane, const Seeker *seeker, uint32_t *waiting) {
+    const uint8_t *letters = scan->texts->fine + (size_t)seeker->row * FINE;
+    uint32_t n = seeker->n_waiting, counts[ALIKE] = {0};
+    for (uint32_t k = 0; k < n; k++) {
+        uint64_t edits = scan->gates->apart(letters, scan->fine + (size_t)waiting[k] * FINE);
+        uint64_t total = (uint64_t)seeker->length + scan->lengths[waiting[k]];
+        lane->apart[k] = (uint8_t)(edits * (ALIKE - 1) / (total + !total));
+        counts[lane->apart[k]]++;
+    }
+    uint32_t end = 0, first = 0, last = 0;
+    for (uint32_t sum = 0; end < ALIKE && (!sum || sum + counts[end] <= LIKELY); end++)
+        sum += counts[end];
+    for (uint32_t k = 0; k < n; k++) {
+        if (lane->apart[k] < end)
+            waiting[first++] = waiting[k];
+        else
+            lane->rest[last++] = waiting[k];
+    }
+    memcpy(waiting + first, lane->rest, last * sizeof *waiting);
+}
+
 /* Compare one text with the partners that wait for it. */
-static int seek(Scan *scan, Lane *lane, Seeker *seeker, const uint32_t *waiting, Hit *best) {
+static int seek(Scan *scan, Lane *lane, Seeker *seeker, uint32_t *waiting, Hit *best) {
     const Texts *texts = scan->texts, *others = scan->others;
+    if (scan->mode == FIRST && seeker->n_waiting > LIKELY)
+        likely_first(scan, lane, seeker, waiting);
     int by_lanes = scan->gates->lanes && seeker->n_waiting >= LANES / 4 && seeker->length &&
                    2 * (uint64_t)seeker->length < MOST;
     if (by_lanes && !wide_set(&lane->wide, symbols_of(texts, seeker->row), seeker->length))
@@ -1050,7 +1088,7 @@ static int dedup_leaf(Dedup *d, size_t from, size_t to) {
     uint32_t partners[LEAF], lengths[LEAF], waiting[LEAF];
     uint8_t fine[LEAF * FINE] __attribute__((aligned(64)));
     Scan scan = {.gates = d->gates, .texts = t, .others = t, .t = d->t, .mode = FIRST,
-                 .partners = partners, .lengths = lengths};
+                 .partners = partners, .fine = fine, .lengths = lengths};
     size_t n = 0;
     for (size_t i = from; i < to; i++) {
         uint32_t place = d->list[i];
@@ -1381,6 +1419,18 @@ static PyObject *module_pairs(PyObject *self, PyObject *args) {
     return found;
 }
 
+static PyObject *module_common(PyObject *self, PyObject *args) {
+    const char *a, *b;
+    Py_ssize_t n_a, n_b;
+    if (!PyArg_ParseTuple(args, "s#s#", &a, &n_a, &b, &n_b)) return NULL;
+    Value x = {(const uint8_t *)a, (uint64_t)n_a}, y = {(const uint8_t *)b, (uint64_t)n_b};
+    int64_t common;
+    Py_BEGIN_ALLOW_THREADS
+    common = plain_common(x, y);
+    Py_END_ALLOW_THREADS
+    return common < 0 ? PyErr_NoMemory() : PyLong_FromLongLong(common);
+}
+
 static PyObject *module_supported(PyObject *self, PyObject *args) {
     static const char *const names[] = {"bitalg", "avx512", "avx2", "plain"};
     PyObject *list = PyList_New(0);
@@ -1398,6 +1448,7 @@ static PyMethodDef module_methods[] = {
     {"dedup", module_dedup, METH_VARARGS, "Find the texts that repeat an earlier one."},
     {"sorted", module_sorted, METH_O, "Hold texts, sorted by length."},
     {"pairs", module_pairs, METH_VARARGS, "Find the later partners of some sorted texts."},
+    {"common", module_common, METH_VARARGS, "Count the characters that two strings share in order."},
     {"supported", module_supported, METH_NOARGS, "Name the kernels that this machine has."},
     {NULL, NULL, 0, NULL}};
 

@@ -18,7 +18,7 @@ from typing import Literal
 import polars as pl
 
 from stillroom.kernels import _indel
-from stillroom.kernels.indel_reference import common, percent
+from stillroom.kernels.indel_reference import percent
 
 Rule = Literal["greedy", "pairwise", "pairwise_limit_5"]
 Texts = pl.Series | Sequence[str]
@@ -41,10 +41,13 @@ def _quiet(done: int) -> None:
 def similarity(a: str, b: str) -> float:
     """Return the Indel similarity of two texts in percent, 0 to 100.
 
+    Raises:
+        UnicodeEncodeError: If a text holds a lone surrogate.
+
     >>> similarity("abcd", "xbzd")
     50.0
     """
-    return percent(common(a, b), len(a) + len(b))
+    return percent(_indel.common(a, b), len(a) + len(b))
 
 
 def join(
@@ -118,8 +121,8 @@ def dedup(
     Returns:
         One row for each dropped text, in order: ``row`` and ``witness`` (UInt32, places) and
         ``score`` (Float64, percent). The witness is an earlier text that reaches the threshold,
-        and by the greedy rule one that was kept; which one, of several, is the same whatever the
-        workers and kernels.
+        and by the greedy rule one that was kept: any of several, not always the first or the best,
+        but the same one whatever the workers and kernels.
 
     Raises:
         ValueError: As for `join`.

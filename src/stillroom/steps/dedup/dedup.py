@@ -41,7 +41,7 @@ class Dedup(Step):
     """
 
     STEP: ClassVar[str] = "dedup"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
     DELTA: ClassVar[Delta] = "drops"
     TAKES: ClassVar[Kind | None] = "questions"
     METHODS: ClassVar[Mapping[str, type[Method]]] = {
