@@ -95,11 +95,14 @@ def cook(
     questions: int = 1,
     reference: str | None = "4",
     judge: Callable[[Request], Completion] | None = None,
+    source: str | None = None,
 ) -> tuple[Table, Kitchen]:
     """Answer each question with the texts, one per draw, and run the steps behind."""
-    source = tmp_path / "q.jsonl"
-    asked = [{"question": f"Question {i}?", "reference": reference} for i in range(questions)]
-    source.write_text("".join(json.dumps(question) + "\n" for question in asked))
+    if source is None:
+        file = tmp_path / "q.jsonl"
+        asked = [{"question": f"Question {i}?", "reference": reference} for i in range(questions)]
+        file.write_text("".join(json.dumps(question) + "\n" for question in asked))
+        source = f"{{file: {file}}}"
 
     def reply(request: Request) -> Completion:
         if request.model == "g":
@@ -114,6 +117,6 @@ def cook(
 
     with Ledger(tmp_path / "ledger") as ledger:
         kitchen = Kitchen(tmp_path / "store", {}, FakeModels(FakeModel(reply)), lambda: ledger)
-        chain = [f"source: {{file: {source}}}", f"answer: {{draws: {len(texts)}}}", *steps]
+        chain = [f"source: {source}", f"answer: {{draws: {len(texts)}}}", *steps]
         table = kitchen.run(MODELS + "".join(f"    - {step}\n" for step in chain))["math"]
         return table, kitchen

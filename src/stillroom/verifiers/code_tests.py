@@ -101,6 +101,40 @@ class Tests(BaseModel):
         found = self.model_dump(mode="json", exclude_defaults=True)
         return json.dumps(found, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
+    def inputs_and_outputs(self) -> dict[str, Any]:
+        r"""Write the tests as APPS, TACO and LiveCodeBench have them, which other programs run.
+
+        Returns:
+            ``inputs`` and ``outputs``, lists of text, and ``fn_name``: None for programs that read
+            and print; for calls, an input holds the arguments as JSON, one per line.
+
+        Raises:
+            ValueError: If that form cannot say what these tests say.
+        """
+        name = self.function.removeprefix("Solution.")
+        wrong = {
+            f"tests of kind {self.kind}": self.kind not in ("stdio", "calls"),
+            f"{self.language} programs": self.language != "python",
+            "a tolerance": self.tolerance is not None,
+            "a setup": bool(self.setup),
+            f"a method of {name.partition('.')[0]}": "." in name,
+            "arguments by name": any(
+                isinstance(entry, dict) and entry.get("kwargs") for entry in self.entries
+            ),
+        }
+        if words := [word for word, is_wrong in wrong.items() if is_wrong]:
+            raise ValueError(" and ".join(words))
+        if self.kind == "stdio":
+            inputs = [entry["stdin"] for entry in self.entries]
+            outputs = [entry["stdout"] for entry in self.entries]
+            return {"inputs": inputs, "outputs": outputs, "fn_name": None}
+        lines = [[json.dumps(arg) for arg in entry.get("args", [])] for entry in self.entries]
+        return {
+            "inputs": ["\n".join(args) for args in lines],
+            "outputs": [json.dumps(entry["expected"]) for entry in self.entries],
+            "fn_name": name,
+        }
+
 
 def read_tests(text: str) -> Tests:
     """Read a ``tests`` column.

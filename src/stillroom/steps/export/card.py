@@ -56,6 +56,8 @@ MEANINGS: Mapping[str, str] = {
     "prompt": "what was asked: turns of `role` and `content`",
     "completion": "the answer: a turn of `role` and `content`",
     "chosen": "the preferred answer: a turn of `role` and `content`",
+    "completions": "the steps of the answer, in order: its paragraphs",
+    "labels": "whether each step is right",
     "rejected": "the other answer: a turn of `role` and `content`",
     "problem": "the question",
     "deepseek_reasoning": "what the teacher thought, whichever model it was",
@@ -158,7 +160,7 @@ def _front_matter(facts: Facts, export: Export) -> str:
         "configs": [
             {
                 "config_name": "default",
-                "data_files": [{"split": "train", "path": "data/train-*.parquet"}],
+                "data_files": [{"split": "train", "path": f"data/train-*.{export.suffix}"}],
             }
         ],
         # Without it readers would take the types of the file, where text is `large_string`, and
@@ -177,8 +179,9 @@ def _feature(name: str, dtype: pl.DataType) -> dict[str, Any]:
     if isinstance(dtype, pl.Struct):
         return {"name": name, "struct": _fields(dtype)}
     if isinstance(dtype, pl.List):
-        inner = dtype.inner
-        return {"name": name, "list": _fields(inner) if isinstance(inner, pl.Struct) else "string"}
+        inner = _instance(dtype.inner)
+        listed = _fields(inner) if isinstance(inner, pl.Struct) else _feature("", inner)["dtype"]
+        return {"name": name, "list": listed}
     names = {pl.String(): "string", pl.Boolean(): "bool", pl.Null(): "null", pl.Date(): "date32"}
     return {"name": name, "dtype": names.get(dtype) or str(dtype).lower()}
 

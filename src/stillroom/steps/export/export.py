@@ -1,8 +1,8 @@
 """`export`: the rows of a recipe as a dataset folder that `datasets.load_dataset` reads.
 
-The folder holds ``data/train-*.parquet``, a card (``README.md``), the recipe, a plot of lengths
-and a record for programs (``stillroom.json``). The same rows by the same recipe give the same
-bytes: nothing in it speaks of times, machines, paths or prices.
+The folder holds ``data/train-*.parquet`` (``.jsonl`` for NeMo Gym), a card (``README.md``), the
+recipe, a plot of lengths and a record for programs (``stillroom.json``). The same rows by the
+same recipe give the same bytes: nothing in it speaks of times, machines, paths or prices.
 
 What is covered: a kill at any moment leaves the dataset that was there before, or the new one; a
 full disk; two processes that export to one folder. What is not: a file system that cannot swap two
@@ -38,7 +38,7 @@ from stillroom.store.table import Table
 
 __all__ = ["Export", "Stage", "Summary", "write_dataset"]
 
-LAYOUT = 1
+LAYOUT = 2
 """Raised whenever the same rows give other files."""
 
 ROW_GROUP_BYTES = 32_000_000
@@ -224,7 +224,7 @@ class _Job:
         return record
 
     def _write_rows(self, data: Path) -> tuple[Tally, int]:
-        """Write Parquet files of about the same size, each from memory, one after the other.
+        """Write files of about the same size, each from memory, one after the other.
 
         Returns:
             Counts of the rows, and the bytes of their text.
@@ -239,15 +239,18 @@ class _Job:
         def flush() -> None:
             nonlocal waiting, size, total
             frame = pl.concat(waiting)
-            written.append(data / f"{len(written):05}.parquet")
+            written.append(data / f"{len(written):05}.{self.export.suffix}")
             groups = max(1, size // ROW_GROUP_BYTES)
             with disk_errors(written[-1]):
-                frame.write_parquet(
-                    written[-1],
-                    compression="zstd",
-                    compression_level=3,
-                    row_group_size=-(-frame.height // groups),
-                )
+                if self.export.suffix == "jsonl":
+                    frame.write_ndjson(written[-1])
+                else:
+                    frame.write_parquet(
+                        written[-1],
+                        compression="zstd",
+                        compression_level=3,
+                        row_group_size=-(-frame.height // groups),
+                    )
                 with written[-1].open("rb") as file:
                     os.fsync(file.fileno())
             self.tick(frame.height)
@@ -268,7 +271,7 @@ class _Job:
             flush()
         with disk_errors(data):
             for index, path in enumerate(written):
-                path.rename(data / f"train-{index:05}-of-{len(written):05}.parquet")
+                path.rename(data / f"train-{index:05}-of-{len(written):05}{path.suffix}")
         return tally, total
 
     def _frames(self, tally: Tally) -> Iterator[tuple[pl.DataFrame, pl.Series]]:
@@ -290,7 +293,7 @@ class _Job:
                 if not frame.height:
                     continue
                 if self.export.target:
-                    written = self.export.rows(frame, teacher)
+                    written = self.export.rows(frame, teacher, self.columns)
                     shown = pairs(frame)[0] if self.export.target == "preference" else frame
                 else:
                     written, shown = frame.select(*out, *made), frame

@@ -10,14 +10,17 @@ from stillroom.rows import QUESTION, Kind, Schema, Shape
 from stillroom.steps.base import Misfit
 from stillroom.steps.export.facts import Teacher
 from stillroom.steps.export.targets import (
+    BESIDE,
     COLUMNS,
     NEEDS,
-    PASSED,
+    RATES,
     REFERENCED,
     Target,
+    columns,
     openthoughts,
     pairs,
     prompts,
+    stepwise,
 )
 from stillroom.text.think import CLOSE, OPEN
 
@@ -29,6 +32,9 @@ FIRST: Mapping[Kind, Sequence[str]] = {
     "questions": tuple(QUESTION),
 }  # fmt: skip
 """Columns that come first, where they are there; all others follow in the order of the table."""
+
+USED = ("pair", "tests", "starter_code", "verifier", "step_labels")
+"""Further columns that forms of other programs use."""
 
 INSIDE = ("question", "reasoning", "answer")
 """Columns of answers that the conversation holds."""
@@ -42,8 +48,10 @@ class Export(BaseModel):
             ``value``, as in OpenThoughts. ``messages``: a column ``messages`` with turns of
             ``role`` (user, assistant) and ``content``. ``completion``: columns ``prompt`` and
             ``completion`` of such turns, so that a trainer sees what it learns. The forms of other
-            programs (``openthoughts``, ``verl``, ``nemo_gym``, ``verifiers``, ``preference``) hold
-            what those programs read, and nothing else.
+            programs (``openthoughts``, ``verl``, ``nemo_gym``, ``verifiers``, ``preference``,
+            ``stepwise``) hold what those programs read, and nothing else. ``stepwise`` needs a
+            column ``step_labels``: true or false for each paragraph of the answer, reasoning
+            first.
         think: Where the reasoning goes. ``tags``: before the answer, inside ``<think>``. ``field``:
             beside it, as ``reasoning_content`` of the assistant's message, or, for sharegpt, as a
             column ``reasoning``. ``none``: it is left out.
@@ -69,6 +77,11 @@ class Export(BaseModel):
     def _place_of_thinking(self) -> Self:
         if self.target == "preference" and self.think == "field":
             raise ValueError("preference has no field for thinking; expected think: tags or none")
+        if self.target == "stepwise" and (self.think == "field" or self.system):
+            raise ValueError(
+                "stepwise has no field for thinking or a system prompt; expected think: tags "
+                "(the reasoning's steps first) or none, and no system"
+            )
         return self
 
     @property
@@ -82,6 +95,11 @@ class Export(BaseModel):
     def target(self) -> Target | None:
         """The program whose form is written; None for our own forms."""
         return self.format if self.format in COLUMNS else None  # type: ignore[return-value]
+
+    @property
+    def suffix(self) -> Literal["parquet", "jsonl"]:
+        """How files of rows end."""
+        return "jsonl" if self.target == "nemo_gym" else "parquet"
 
     def columns(self, shapes: Mapping[str, Shape]) -> Schema:
         """Return the columns of a dataset of these domains, in order.
@@ -124,21 +142,30 @@ class Export(BaseModel):
                 raise Misfit(f"{target} holds answers, but domain {domain} ends in questions")
             for name in NEEDS[target]:
                 if name not in shape.columns:
-                    step = "; `label: {pair: ...}` makes it" if name == "pair" else ""
+                    step = {
+                        "pair": "; `label: {pair: ...}` makes it",
+                        "step_labels": "; expected true or false for each paragraph of an answer",
+                    }
                     raise Misfit(
-                        f"{target} reads the column {name!r}, which domain {domain} lacks{step}"
+                        f"{target} reads the column {name!r}, which domain {domain} lacks"
+                        f"{step.get(name, '')}"
                     )
-        return COLUMNS[target]
+        return columns(target, shapes.values())
 
     def read(self, table: Schema, columns: Schema) -> list[str]:
         """Name what is read of a table in order to write these columns."""
         inside = INSIDE if "answer" in table else ()
-        known = (*FIRST["answers"], *QUESTION, *PASSED, "pair", "tests", "starter_code")
+        known = [*FIRST["answers"], *QUESTION, *USED, *(c for c in table if c.startswith(RATES))]
         wanted = known if self.target else columns
         return [name for name in dict.fromkeys([*wanted, *inside]) if name in table]
 
-    def rows(self, frame: pl.DataFrame, teacher: Teacher | None) -> pl.DataFrame:
+    def rows(self, frame: pl.DataFrame, teacher: Teacher | None, columns: Schema) -> pl.DataFrame:
         """Write the rows of another program's form.
+
+        Args:
+            frame: Rows of a table.
+            teacher: Who answered them, if anyone.
+            columns: Those of the dataset.
 
         Raises:
             ExportError: If they do not fit it.
@@ -146,7 +173,10 @@ class Export(BaseModel):
         assert self.target is not None
         prompt = pl.concat_list(self._asked(teacher))
         if self.target in REFERENCED:
-            return prompts(frame, self.target, prompt)
+            return prompts(frame, self.target, prompt, columns[BESIDE[self.target]])
+        if self.target == "stepwise":
+            text = prompt.list.last().struct.field("content")
+            return stepwise(frame, text, INSIDE[2:] if self.think == "none" else INSIDE[1:])
         if self.target == "openthoughts":
             return openthoughts(frame)
         chosen, rejected = pairs(frame)

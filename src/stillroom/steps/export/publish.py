@@ -88,7 +88,7 @@ def _push(folder: Path, repo: str, record: Record, *, private: bool, endpoint: s
             repo_id=url.repo_id,
             repo_type="dataset",
             allow_patterns=[RECORD, *(file.name for file in record.files)],
-            delete_patterns=["data/train-*.parquet", "lengths.svg"],
+            delete_patterns=["data/train-*.parquet", "data/train-*.jsonl", "lengths.svg"],
             commit_message=f"{record.name}: {record.rows:,} rows, dataset {record.digest[:16]}",
         )
     except Exception as failure:  # the hub's client raises errors of several libraries
