@@ -155,7 +155,7 @@ def test_kills_under_fire_lose_nothing_and_repeat_only_what_was_in_flight(
     with fake_teacher(*options, "--latency", "0.01,0.05", "--seed", str(seed)) as teacher:
         command = [sys.executable, "-c", BUYER, str(path), teacher.url, str(n), str(choices)]
         while True:
-            # Calls that the kill waits for: some come after the purchase has ended by itself.
+            # Answers that the kill waits for; the last purchases end before they come.
             aim = teacher.stats()["answers"] + draw.randint(0, 60 // choices)
             with subprocess.Popen(
                 command, stdout=subprocess.PIPE, text=True, env=environment()
@@ -177,6 +177,4 @@ def test_kills_under_fire_lose_nothing_and_repeat_only_what_was_in_flight(
         stats = teacher.stats()
     assert kills >= 2
     assert kept(tmp_path) == n
-    asked_for = n // choices
-    assert stats["answers"] >= asked_for or choices > 1
-    assert stats["answers"] - asked_for <= kills * IN_FLIGHT
+    assert n // choices <= stats["answers"] <= n // choices + kills * IN_FLIGHT

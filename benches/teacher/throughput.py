@@ -1,0 +1,259 @@
+"""Requests per second and CPU per request, against other clients and a bare loop, the limit.
+
+    python benches/teacher/throughput.py [--requests N] [--slow N] [--peers PYTHON]
+
+Every client runs in a process of its own, and so does the server, the fake teacher. Two servers:
+one that answers at once, and one with 1,000 slots and latencies of 2 s in the median and 20 s in
+the 99th percentile. There, what counts is the share of the slots that stood idle until the last
+request was sent; the tail after that is the same for everybody. At last, the memory of a purchase
+of a million requests at a server that never answers.
+
+PYTHON is the interpreter of an environment with the packages to compare with; those that it lacks
+are left out.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+MODEL = "some/model"
+
+
+def question(i: int) -> str:
+    return f"What is {i} + {i}? Show your work."
+
+
+def ours(url: str, n: int, at_once: int) -> str:
+    """Buy through a ledger on disk, as runs do."""
+    from stillroom.models.buy import buy
+    from stillroom.models.chat import Message, Request, Sampling
+    from stillroom.models.ledger import Ledger
+    from stillroom.models.openai import OpenAIModel
+
+    requests = (Request(MODEL, (Message("user", question(i)),), Sampling()) for i in range(n))
+    with tempfile.TemporaryDirectory() as folder, Ledger(f"{folder}/ledger") as ledger:
+        model = OpenAIModel(MODEL, url, concurrency=at_once)
+        bought = buy(requests, model=model, ledger=ledger)
+    assert (bought.calls, bought.failures) == (n, 0)
+    return "stillroom, ledger on"
+
+
+def bare(url: str, n: int, at_once: int) -> str:
+    """Post and read JSON, and nothing else: no retries, nothing kept."""
+    import aiohttp
+
+    async def main() -> None:
+        numbers = iter(range(n))
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+
+            async def work() -> None:
+                for i in numbers:
+                    body = {"model": MODEL, "messages": [{"role": "user", "content": question(i)}]}
+                    async with session.post(f"{url}/chat/completions", json=body) as response:
+                        assert (await response.json())["choices"]
+
+            await asyncio.gather(*(work() for _ in range(at_once)))
+
+    asyncio.run(main())
+    return f"aiohttp {aiohttp.__version__}, bare loop"
+
+
+def sdk(url: str, n: int, at_once: int) -> str:
+    """Use the SDK as its users do: all tasks at once, behind a semaphore; nothing kept."""
+    import httpx
+    import openai
+
+    async def main() -> None:
+        free = asyncio.Semaphore(at_once)
+        limits = openai.DefaultAsyncHttpxClient(limits=httpx.Limits(max_connections=at_once))
+        client = openai.AsyncOpenAI(base_url=url, api_key="none", http_client=limits)
+
+        async def ask(i: int) -> None:
+            async with free:
+                reply = await client.chat.completions.create(
+                    model=MODEL, messages=[{"role": "user", "content": question(i)}]
+                )
+                assert reply.choices
+
+        await asyncio.gather(*(ask(i) for i in range(n)))
+
+    asyncio.run(main())
+    return f"openai {openai.__version__}, semaphore"
+
+
+def curator(url: str, n: int, at_once: int) -> str:
+    """Run Curator with its cache in an empty folder; it keeps replies, as we do.
+
+    Behind litellm: its own client loads a tokenizer from the internet first.
+    """
+    folder = tempfile.mkdtemp()
+    os.environ.update(
+        CURATOR_CACHE_DIR=folder, HF_HOME=folder, OPENAI_API_KEY="none", CURATOR_DISABLE_CACHE="0",
+        TELEMETRY_ENABLED="0", LITELLM_LOCAL_MODEL_COST_MAP="True",
+        CURATOR_DISABLE_RICH_DISPLAY="1",
+    )  # fmt: skip
+    from bespokelabs.curator import LLM
+
+    class Asker(LLM):  # type: ignore[misc]
+        def prompt(self, row: dict[str, Any]) -> str:
+            return str(row["question"])
+
+        def parse(self, row: dict[str, Any], response: Any) -> dict[str, Any]:
+            return {"answer": str(response)}
+
+    asker = Asker(
+        model_name=f"openai/{MODEL}", backend="litellm",
+        backend_params={
+            "base_url": url, "max_concurrent_requests": at_once,
+            "max_requests_per_minute": 10**7, "max_tokens_per_minute": 10**10,
+            "require_all_responses": True,
+        },
+    )  # fmt: skip
+    found = asker([{"question": question(i)} for i in range(n)])
+    assert len(getattr(found, "dataset", found)) == n
+    return f"bespokelabs-curator {version('bespokelabs-curator')}, litellm, cache on"
+
+
+CLIENTS = {"bare": bare, "ours": ours, "sdk": sdk, "curator": curator}
+OTHERS = {"sdk": "openai", "curator": "bespokelabs-curator"}
+
+
+def allow_connections() -> None:
+    """Let this process, and those that it starts, open as many as the system grants."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def client(name: str, url: str, n: int, at_once: int) -> None:
+    """Run a client, and print what it took: imports are not counted."""
+    allow_connections()
+    try:
+        version(OTHERS.get(name, "aiohttp"))
+    except PackageNotFoundError:
+        print(json.dumps({}))
+        return
+    CLIENTS[name](url, 1, 1)
+    before, start = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+    label = CLIENTS[name](url, n, at_once)
+    seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    found = {"label": label, "s": seconds, "cpu_s": cpu, "mb": after.ru_maxrss / 1024}
+    print("\n" + json.dumps(found))
+
+
+def waiting(url: str, n: int, at_once: int) -> None:
+    """Begin a purchase that waits for ever, and print the memory that it has come to."""
+    threading.Thread(target=ours, args=(url, n, at_once), daemon=True).start()
+    while stats(url)["in_flight"] < 16:
+        time.sleep(0.1)
+    time.sleep(5)
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"mb": used, "in_flight": stats(url)["in_flight"]}), flush=True)
+    os._exit(0)
+
+
+def stats(url: str) -> dict[str, Any]:
+    with urllib.request.urlopen(url.removesuffix("/v1") + "/stats", timeout=60) as response:
+        shown: dict[str, Any] = json.load(response)
+    return shown
+
+
+@contextmanager
+def teacher(*options: str) -> Iterator[str]:
+    allow_connections()
+    command = [sys.executable, "-m", "stillroom", "fake-teacher", "--port", "0", "--tokens", "20"]
+    with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().partition(";")[0]
+        finally:
+            process.kill()
+
+
+def start(name: str, url: str, n: int, at_once: int, peers: str) -> "subprocess.Popen[str]":
+    python = peers if name in OTHERS else sys.executable
+    command = [python, __file__, "client", name, url, str(n), str(at_once)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    if name in OTHERS:
+        del environment["PYTHONPATH"]
+    return subprocess.Popen(
+        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def at_once_answered(names: list[str], n: int, peers: str) -> None:
+    print(f"server that answers at once: {n:,} requests, 64 in flight at most")
+    limit: float | None = None
+    for name in names:
+        with teacher() as url:
+            out, err = start(name, url, n, 64, peers).communicate()
+            lines = [line for line in out.splitlines() if line.startswith("{")]
+            if not lines or not (found := json.loads(lines[-1])):
+                print(f"  {name}: left out ({(err.strip().splitlines() or ['not there'])[-1]})")
+                continue
+        limit = limit or found["cpu_s"]
+        print(
+            f"  {found['label']:44} {n / found['s']:7,.0f} requests/s"
+            f" {found['cpu_s'] / n * 1e3:6.2f} ms CPU each, {found['cpu_s'] / limit:4.1f} x the"
+            f" limit {found['mb']:6.0f} MB",
+            flush=True,
+        )
+
+
+def slowly_answered(names: list[str], n: int, peers: str) -> None:
+    print(f"server with 1,000 slots, 2 s in the median, 20 s in p99: {n:,} requests")
+    for name in names:
+        with teacher("--latency", "2,20", "--slots", "1000") as url:
+            process = start(name, url, n, 1000, peers)
+            while (shown := stats(url))["calls"] < n and process.poll() is None:
+                time.sleep(0.25)
+            process.kill()
+            _, err = process.communicate()
+            if shown["calls"] < n:
+                print(f"  {name}: left out ({(err.strip().splitlines() or ['not there'])[-1]})")
+                continue
+        print(
+            f"  {name:8} {shown['idle_share']:6.1%} of the slots idle,"
+            f" {shown['span_s']:6.1f} s until the last was sent,"
+            f" {shown['peak_in_flight']:,} in flight at most",
+            flush=True,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=int, default=4000)
+    parser.add_argument("--slow", type=int, default=10_000)
+    parser.add_argument("--peers", default=sys.executable)
+    parser.add_argument("--clients", default=",".join(CLIENTS))
+    given = parser.parse_args()
+    names = given.clients.split(",")
+    if given.requests:
+        at_once_answered(names, given.requests, given.peers)
+    if given.slow:
+        slowly_answered([name for name in names if name != "curator"], given.slow, given.peers)
+    with teacher("--fault", "hang") as url:
+        command = [sys.executable, __file__, "waiting", "ours", url, "1000000", "1000"]
+        found = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    print(f"a million requests, {found['in_flight']} in flight: {found['mb']:.0f} MB")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["client"]:
+        client(sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))
+    elif sys.argv[1:2] == ["waiting"]:
+        waiting(sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))
+    else:
+        main()
