@@ -259,3 +259,27 @@ def test_batch_prices_are_half_of_the_listed_ones(tmp_path: Path) -> None:
     assert live is not None
     assert batch is not None
     assert batch.usd(10**6, 10**6) == pytest.approx(live.usd(10**6, 10**6) / 2)
+
+
+def test_results_are_read_as_other_replies_of_the_protocol(
+    openai: BatchServer, tmp_path: Path
+) -> None:
+    messages = {
+        "0?": ({"content": [{"type": "text", "text": "4"}], "thinking": "hm"}, "stop"),
+        "1?": ({"content": "4"}, "stopped by a bug"),
+        "2?": ({"content": None}, "stop"),
+    }
+
+    def outcome(name: str, body: dict[str, Any]) -> Outcome:
+        message, finish = messages[body["messages"][-1]["content"]]
+        choice = {"message": message, "finish_reason": finish}
+        return {"status_code": 200, "body": {"choices": [choice]}}
+
+    openai.outcome = outcome
+    found = opened(tmp_path, openai).complete(asked(3))
+    replies = {r.messages[-1].content: reply for r, reply in found}
+    assert replies["0?"] == Completion("hm", "4", "stop", 0, 0)
+    for asked_for in ("1?", "2?"):
+        reply = replies[asked_for]
+        assert isinstance(reply, Failure)
+        assert reply.reason == "bad_reply"

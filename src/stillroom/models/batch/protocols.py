@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 
 from stillroom.models.batch.http import Http
 from stillroom.models.chat import Completion, Failure, FinishReason, Reply, Request
-from stillroom.text.think import split_thinking
+from stillroom.models.openai.wire import BadReplyError, ServerError, read_reply
 
 State = Literal["running", "done", "failed"]
 _WORDS = 500
@@ -140,24 +140,18 @@ class OpenAIBatches:
             if error.get("code") == "batch_expired":
                 return None
             return Failure(_reason(str(error.get("code")), 0), str(error.get("message"))[:_WORDS])
-        body, status = line["response"]["body"], line["response"]["status_code"]
-        if status != 200:
-            told = (body or {}).get("error") or {}
-            words = str(told.get("message") or body)[:_WORDS]
-            return Failure(
-                _reason(f"{told.get('code')} {words}", status), f"HTTP {status}: {words}"
-            )
+        response = line.get("response") or {}
+        body = json.dumps(response.get("body")).encode()
         try:
-            choice, usage = body["choices"][0], body.get("usage") or {}
-            message = choice["message"]
-            thought = split_thinking(message.get("content") or "")
-            beside = message.get("reasoning_content") or message.get("reasoning")
-            return _completion(
-                beside or thought.reasoning, thought.answer, choice.get("finish_reason"),
-                usage.get("prompt_tokens"), usage.get("completion_tokens"), body,
-            )  # fmt: skip
-        except (KeyError, IndexError, TypeError, AttributeError):
-            return Failure("bad_reply", "a result without a message")
+            read = read_reply(
+                response.get("status_code") or 200, body, key=None, starts_in_thinking=False
+            )
+        except BadReplyError as problem:
+            return Failure("bad_reply", str(problem))
+        if isinstance(read, ServerError):
+            reason = _reason(f"{read.code} {read.words}", read.status)
+            return Failure(reason, f"HTTP {read.status}: {read.words}"[:_WORDS])
+        return Failure("bad_reply", str(read[0])) if isinstance(read[0], BadReplyError) else read[0]
 
 
 @dataclass(frozen=True)
