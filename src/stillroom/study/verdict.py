@@ -36,6 +36,8 @@ def sentence(difference: Difference, control: str, *, matters: float = 0.0) -> s
             text += f", which is less than the {points(matters)} that matter"
         return text + "."
     text = f"No difference was found between {arm} and {control}{where}: {span} points"
+    if not estimate.low <= 0 <= estimate.high:
+        return f"{text}, which the number of comparisons takes back (p = {difference.p:.2g})."
     if matters and -matters < estimate.low and estimate.high < matters:
         return f"{text}, so any difference is smaller than the {points(matters)} that matter."
     return text + "."
