@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stillroom.models.openai.flow import START, Budget, Limit
+from stillroom.models.openai.flow import Budget, Limit
 
 Latency = Callable[[], float]
 
@@ -105,7 +105,8 @@ def test_limit_does_not_grow_while_it_is_not_reached() -> None:
     limit = Limit(1000)
     for i in range(1000):
         limit.came_back(float(i), in_flight=3, work=1.0)
-    assert limit.value == START
+    assert limit.value == 250
+    assert [Limit(most).value for most in (1, 16, 64, 400, 10_000)] == [1, 16, 16, 100, 256]
 
 
 @given(

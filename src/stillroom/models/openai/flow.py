@@ -4,8 +4,9 @@ Nothing here reads a clock or sends anything: times are handed in.
 
 The limit follows TCP's congestion control (RFC 5681), in calls instead of segments:
 
-- fast start: from 16, each call that comes back raises it by one, so it doubles per round of
-  calls, until the first sign of trouble;
+- fast start: from a quarter of the user's bound, but 16 to 256, each call that comes back raises it
+  by one, so it doubles per round of calls, until the first sign of trouble. A climb from 16 to
+  1,000 takes six rounds, in which a server whose calls take seconds stands half idle;
 - after that it grows by the 32nd part of the user's bound per round;
 - a refusal (429, 503, 529) takes a twentieth of it: nothing is lost by one but its way there and
   back;
@@ -20,7 +21,7 @@ user's bound. Several processes at one server come to equal shares, as TCP's con
 import math
 from dataclasses import dataclass, field
 
-START = 16
+START = 16, 256  # calls, least and most
 CUT_WHEN_REFUSED = 0.95
 CUT_WHEN_LOST = 0.5
 STEPS = 32  # rounds from nothing to the user's bound, after the fast start
@@ -29,6 +30,12 @@ _GAIN = 1.1  # less than a tenth more work is no gain
 _WIDER = 1.5  # calls at once, against where the most work was seen
 _ROUNDS = 3
 _HOLD_S = 6.0  # of a budget that is not used is kept; so a start is no burst
+
+
+def first_limit(most: int) -> float:
+    """Return the limit at which the fast start begins, for a user's bound."""
+    least, largest = START
+    return float(min(most, max(least, min(largest, most / 4))))
 
 
 @dataclass(slots=True)
@@ -49,13 +56,13 @@ class Limit:
         value: The limit now, 1 to ``most``; whole calls are its floor.
     """
 
-    def __init__(self, most: int, start: float = START):
+    def __init__(self, most: int, start: float | None = None):
         self.most = most
         self.restart(start)
 
-    def restart(self, start: float = START) -> None:
+    def restart(self, start: float | None = None) -> None:
         """Forget what was learnt: the server has just come back."""
-        self.value = float(min(start, self.most))
+        self.value = first_limit(self.most) if start is None else float(min(start, self.most))
         self._fast = True
         self._cut_at = -math.inf
         self._best = 0.0  # most work per second of any round

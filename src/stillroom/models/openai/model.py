@@ -12,7 +12,7 @@ import aiohttp
 from stillroom.models.chat import Reply, Request
 from stillroom.models.keys import find_key
 from stillroom.models.openai.call import Call, open_session
-from stillroom.models.openai.flow import START, Budget
+from stillroom.models.openai.flow import Budget, first_limit
 from stillroom.models.openai.retries import key_refused, unreachable
 from stillroom.models.openai.wire import Dialect, error_words
 
@@ -83,7 +83,7 @@ class OpenAIModel:
         urls = (base_url,) if isinstance(base_url, str) else base_url
         base_urls = tuple(url.rstrip("/") for url in urls)
         self.serving = Serving(base_urls, served_name or name, **treatment)
-        self.limits = dict.fromkeys(base_urls, float(START))
+        self.limits = dict.fromkeys(base_urls, first_limit(self.serving.concurrency))
         self.budgets = (
             Budget(self.serving.requests_per_minute),
             Budget(self.serving.tokens_per_minute),
