@@ -54,5 +54,7 @@ def fake_teacher(*options: str, **more: str) -> Iterator[Teacher]:
             yield Teacher(process.stdout.readline().partition(";")[0])
         finally:
             process.terminate()
-            process.wait(10)
-            process.kill()
+            try:
+                process.wait(30)  # that it stops is part of what it promises
+            finally:
+                process.kill()

@@ -2,9 +2,14 @@
 
 import http.client
 import json
+import signal
 import socket
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.fake_teacher import Teacher, fake_teacher
+from tests.fake_teacher import Teacher, environment, fake_teacher
 
 from stillroom.cli.fake_teacher import fake_teacher as verb
 from stillroom.models.fake_teacher import HUGE_BYTES, Fault, Latency
@@ -143,6 +148,33 @@ def test_key_is_wanted_from_the_environment() -> None:
         assert ask(teacher)[0] == 401
         assert ask(teacher, key="open-sesame")[0] == 200
         assert teacher.stats()["calls"] == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_stops_it_in_the_middle_of_calls(number: signal.Signals) -> None:
+    command = [sys.executable, "-m", "stillroom", "fake-teacher", "--port", "0"]
+    command += ["--fault", "hang=0.1", "--fault", "slow=0.1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment()) as process:
+        try:
+            assert process.stdout is not None
+            teacher = Teacher(process.stdout.readline().partition(";")[0])
+
+            def call(i: int) -> None:
+                with suppress(http.client.HTTPException, ConnectionError):
+                    while True:
+                        with suppress(TimeoutError):
+                            ask(teacher, str(i), timeout_s=0.2)
+
+            callers = [threading.Thread(target=call, args=(i,), daemon=True) for i in range(8)]
+            for caller in callers:
+                caller.start()
+            teacher.wait_until(lambda shown: shown["calls"] > 20)
+            process.send_signal(number)
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+    for caller in callers:
+        caller.join(30)
 
 
 @given(st.floats(0.01, 10), st.floats(1, 50))

@@ -1,12 +1,10 @@
 """`fake-teacher`."""
 
 import os
-from contextlib import suppress
 from typing import Any
 
 import click
 
-from stillroom.cli.runtime import stop_on_terminate
 from stillroom.errors import ModelError
 from stillroom.models.config import Price
 from stillroom.models.fake_teacher import Fault, Latency, Script, serve
@@ -73,5 +71,4 @@ def fake_teacher(
     script = Script(
         price=Price(prompt=price[0], completion=price[1]) if price else None, key=key, **fields
     )
-    with suppress(KeyboardInterrupt), stop_on_terminate():  # its usual end
-        serve(script, host, port, ready=lambda url: click.echo(f"{url}; stop with Ctrl-C"))
+    serve(script, host, port, ready=lambda url: click.echo(f"{url}; stop with Ctrl-C"))

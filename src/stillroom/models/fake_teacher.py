@@ -24,6 +24,7 @@ import json
 import math
 import random
 import re
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -422,7 +423,7 @@ def _digest(content: object) -> bytes:
 
 
 def serve(script: Script, host: str, port: int, *, ready: Callable[[str], None]) -> None:
-    """Serve until the process is stopped.
+    """Serve until SIGINT or SIGTERM.
 
     Args:
         script: What the teacher does.
@@ -445,8 +446,13 @@ def serve(script: Script, host: str, port: int, *, ready: Callable[[str], None])
         try:
             site = web.TCPSite(runner, host, port, backlog=4096)
             await site.start()
+            # An exception raised by a signal in the middle of a callback would leave connections
+            # that never end; the loop takes signals between callbacks.
+            stop = asyncio.Event()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                asyncio.get_running_loop().add_signal_handler(number, stop.set)
             ready(f"http://{host}:{runner.addresses[0][1]}/v1")
-            await asyncio.Event().wait()
+            await stop.wait()
         finally:
             await runner.cleanup()
 
