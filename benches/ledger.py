@@ -26,8 +26,8 @@ from pathlib import Path
 import zstandard
 
 from stillroom.models.chat import Completion, Message, Request, Sampling
-from stillroom.models.codec import to_text
 from stillroom.models.ledger import Ledger
+from stillroom.models.ledger.codec import to_text
 
 _PHRASES = (
     "Okay, so I need to find how many positive integers",

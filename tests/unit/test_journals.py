@@ -11,10 +11,10 @@ import pytest
 import zstandard
 
 from stillroom.errors import StoreError
-from stillroom.models import ledger as ledger_module
 from stillroom.models.chat import Completion, Failure, Message, Request, Sampling
-from stillroom.models.journal import Gap, scan
 from stillroom.models.ledger import Ledger, machine_name
+from stillroom.models.ledger import folder as ledger_folder
+from stillroom.models.ledger.journal import Gap, scan
 
 
 def asked(question: object, draw: int = 0) -> Request:
@@ -45,7 +45,7 @@ def journals(folder: Path) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def look_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger_module, "_FOLLOW_EVERY_S", 0.0)
+    monkeypatch.setattr(ledger_folder, "FOLLOW_EVERY_S", 0.0)
 
 
 # Machines

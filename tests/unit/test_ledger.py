@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 
 from stillroom.errors import StoreError
-from stillroom.models import journal
 from stillroom.models.chat import Completion, Failure, Message, Request, Sampling
-from stillroom.models.journal import Record
-from stillroom.models.ledger import Ledger, Usage
+from stillroom.models.ledger import Ledger, Usage, journal
+from stillroom.models.ledger.journal import Record
 
 
 def asked(question: str, draw: int = 0, model: str = "m") -> Request:

@@ -1,4 +1,4 @@
-"""Reading completions that are kept elsewhere: exported files, other ledgers, the first form."""
+"""Moving: completions written into one file, and read from wherever else they are kept."""
 
 import os
 import sqlite3
@@ -9,10 +9,44 @@ from pathlib import Path
 import zstandard
 
 from stillroom.errors import StoreError
-from stillroom.models import journal
 from stillroom.models.chat import Completion
-from stillroom.models.codec import TORN, Codec, dictionary_in, from_text
-from stillroom.models.journal import Gap, Record
+from stillroom.models.ledger import journal
+from stillroom.models.ledger.codec import TORN, Codec, dictionary_in, from_text
+from stillroom.models.ledger.compaction import write_journal
+from stillroom.models.ledger.files import sync_folder
+from stillroom.models.ledger.folder import Folder
+from stillroom.models.ledger.journal import Gap, Record
+
+
+def export(
+    folder: Folder, completions: Iterable[tuple[bytes, str, int, Completion]], file: Path
+) -> int:
+    """Write completions into one file; it is there when all are in it.
+
+    Args:
+        folder: Where they come from.
+        completions: Key, model, time in nanoseconds since 1970, and the completion.
+        file: A new file, in the form of a journal.
+
+    Returns:
+        How many were written.
+
+    Raises:
+        StoreError: If the file is there already, or cannot be written.
+    """
+    if file.exists():
+        raise StoreError(f"{file}: is there already; expected a new file. Name another.")
+    partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
+    with folder.index.translated(partial):
+        codec = Codec()
+        codec.learn(folder.bodies.lessons(number for number, _, _ in folder.index.known()))
+        try:
+            done = write_journal(partial, codec, completions)
+            partial.rename(file)
+            sync_folder(file.parent)
+        finally:
+            partial.unlink(missing_ok=True)
+    return done
 
 
 def read_elsewhere(path: Path) -> Iterator[tuple[bytes, str, int, Completion]]:
@@ -22,8 +56,12 @@ def read_elsewhere(path: Path) -> Iterator[tuple[bytes, str, int, Completion]]:
         Key, model, time in nanoseconds since 1970, and the completion.
 
     Raises:
-        StoreError: If something there is no completion, or a torn one.
+        StoreError: If nothing is there, or something that is no completion, or a torn one.
     """
+    if not path.exists():
+        raise StoreError(f"{path}: no such file; expected an exported ledger. Name another.")
+    if path.is_dir() and not any(path.glob("*.journal")):
+        raise StoreError(f"{path}: holds no journals; expected a ledger. Name another folder.")
     if path.is_dir():
         parts = sorted(path.glob("*.journal"))
         forgotten = _forgotten(parts)

@@ -8,18 +8,21 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 import zstandard
 
-from stillroom.models import journal
-from stillroom.models.chat import Completion
+from stillroom.models.chat import Completion, Failure, Reply
+from stillroom.models.ledger import journal
 
 LEVEL = 3  # keeps up with any teacher
-COMPACT_LEVEL = 9
 
 _DICTIONARY_BYTES = 64 << 10
 _LESSONS_AT_LEAST = 32
 _PAYS = 0.95  # of the bytes without it; a dictionary that saves less is not kept
+
+Entry = tuple[int, bytes, int, list[Any], bytes]
+"""Kind, key, time in nanoseconds, facts and body: what `journal.pack` writes."""
 
 TORN = (zstandard.ZstdError, ValueError, TypeError, MemoryError)
 """What reading a damaged completion raises."""
@@ -112,6 +115,15 @@ def dictionary_in(data: bytes) -> bytes:
     if record is None or record.kind != journal.DICTIONARY:
         raise ValueError("its dictionary is damaged")
     return zstandard.ZstdDecompressor().decompress(data[record.size - record.body_size :])
+
+
+def entry(key: bytes, model: str, at_ns: int, reply: Reply, body: bytes) -> Entry:
+    """Make the entry of a reply; a failure has no body."""
+    if isinstance(reply, Failure):
+        words = reply.message.encode("utf-8", "replace").decode()
+        return journal.FAILURE, key, at_ns, [model, reply.reason, words], b""
+    tokens = [reply.prompt_tokens, reply.completion_tokens] if reply.counted else [None, None]
+    return journal.COMPLETION, key, at_ns, [model, reply.finish_reason, *tokens], body
 
 
 def to_text(completion: Completion) -> bytes:

@@ -1,0 +1,112 @@
+"""Claims: two processes of a machine that want the same completion shall not both buy it."""
+
+import fcntl
+import secrets
+import sqlite3
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Literal
+
+from stillroom.errors import StoreError
+from stillroom.models.ledger.index import Index, chunks
+
+# Locks of this process would look free to itself, because record locks belong to processes.
+_buyers_here: set[str] = set()
+
+
+class Claims:
+    """What is being asked for at this moment, in the index, each claim by its buyer's name.
+
+    A claim ends with its completion, ``release``, ``close`` or the end of the process, however it
+    ends: a lock that the kernel holds tells whether the claimant is alive.
+    """
+
+    def __init__(self, index: Index, locks: Path) -> None:
+        """Begin without claims.
+
+        Args:
+            index: Where claims are written.
+            locks: A path that the names of lock files begin with.
+        """
+        self._index = index
+        self._locks = locks
+        self._buyer: tuple[str, IO[bytes]] | None = None
+
+    def close(self) -> None:
+        """Give up all claims that were made here."""
+        if self._buyer is None:
+            return
+        name, lock = self._buyer
+        with suppress(StoreError), self._index.writing() as db:
+            db.execute("DELETE FROM claim WHERE buyer = ?", (name,))
+        self._lock_path(name).unlink(missing_ok=True)
+        lock.close()
+        _buyers_here.discard(name)
+        self._buyer = None
+
+    def claim(self, key: bytes) -> Literal["ours", "bought", "busy"]:
+        """Say that this key is about to be asked for.
+
+        Returns:
+            ``ours`` when the caller should ask now, ``bought`` when the completion is already
+            there, ``busy`` when another caller is asking.
+        """
+        with self._index.writing() as db:
+            if db.execute("SELECT 1 FROM completion WHERE key = ?", (key,)).fetchone():
+                return "bought"
+            return "ours" if self._take(db, key) else "busy"
+
+    def claim_all(self, keys: Iterable[bytes]) -> list[bytes]:
+        """Claim keys of what is kept elsewhere; return those that no other caller has."""
+        ours: list[bytes] = []
+        for chunk in chunks(keys):
+            with self._index.writing() as db:
+                ours += [key for key in chunk if self._take(db, key)]
+        return ours
+
+    def release(self, keys: Iterable[bytes]) -> None:
+        """Give up claims that were made here."""
+        if self._buyer is None:
+            return
+        name, _ = self._buyer
+        for chunk in chunks(keys):
+            marks = ",".join("?" * len(chunk))
+            with self._index.writing() as db:
+                db.execute(
+                    f"DELETE FROM claim WHERE buyer = ? AND key IN ({marks})", [name, *chunk]
+                )
+
+    def _take(self, db: sqlite3.Connection, key: bytes) -> bool:
+        row = db.execute("SELECT buyer FROM claim WHERE key = ?", (key,)).fetchone()
+        if row is not None and self._alive(row[0]):
+            return False
+        db.execute("INSERT OR REPLACE INTO claim VALUES (?, ?)", (key, self._become_buyer()))
+        return True
+
+    def _lock_path(self, buyer: str) -> Path:
+        return self._locks.with_name(f"{self._locks.name}.buyer-{buyer}")
+
+    def _become_buyer(self) -> str:
+        if self._buyer is None:
+            name = secrets.token_hex(8)
+            lock = self._lock_path(name).open("xb")
+            # A record lock, not flock: children made by fork would keep a flock alive.
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _buyers_here.add(name)
+            self._buyer = (name, lock)
+        return self._buyer[0]
+
+    def _alive(self, buyer: str) -> bool:
+        if buyer in _buyers_here:
+            return True
+        path = self._lock_path(buyer)
+        try:
+            with path.open("r+b") as lock:
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        path.unlink(missing_ok=True)
+        return False
