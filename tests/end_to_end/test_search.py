@@ -105,7 +105,7 @@ def test_promotion_opens_held_out_benchmarks_and_counts(folder, capsys):
     assert "proxy_suite: opened for the first time" in said
     assert (folder / "promoted.yaml").read_text().startswith("# verified, promoted by")
     run(folder, "promote", str(folder / "first.yaml"), "everything")
-    assert "proxy_suite: opened 1 times before" in capsys.readouterr().out
+    assert "proxy_suite: opened once before" in capsys.readouterr().out
 
 
 def test_a_seal_is_opened_once_for_each_arm(tmp_path):

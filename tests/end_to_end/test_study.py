@@ -49,7 +49,7 @@ arms:
   verified: {math.chosen: [{keep: {where: {verdict: correct}}, as: chosen}]}
 student: {model: stillroom/base-1, settings: {steps: 4, tokens_per_step: 256}}
 seeds: 2
-benchmarks: {develop: [proxy_suite], repeats: 2}
+benchmarks: {develop: [proxy_suite], held_out: [aime25], repeats: 2}
 references: {name: stillroom/teacher-1, system: "Think carefully, digit by digit.", temperature: 0}
 """
 
@@ -95,7 +95,7 @@ def test_a_study_runs_reports_and_runs_again_for_nothing(folder, capsys):
     first = {f.name: f.read_text() for f in folder.glob("report.*")}
     report = first["report.md"]
     assert r"Does \<b\>verification\</b\> help \| or not?" in report
-    assert "verified" in report
+    assert "aime25 is sealed" in report
     assert "chosen: verdict is incorrect" in report.replace("\\", "")
     assert "Likelihood of right answers" in report
     facts = json.loads((folder / "results.json").read_text())

@@ -101,7 +101,7 @@ def promote(
     """
     need("scipy", "torch")
     from stillroom.study.statistics import Outcomes, differences
-    from stillroom.study.verdict import sentence
+    from stillroom.study.verdict import sentence, times
 
     study = load_study(file)
     if arm not in study.arms:
@@ -128,7 +128,7 @@ def promote(
     ) as (store, rt):
         for name in held:
             before = open_seal(store, Opening(name, study.name, arm))
-            often = f"opened {before} times before" if before else "opened for the first time"
+            often = f"opened {times(before)} before" if before else "opened for the first time"
             console.print(Text(f"{name}: {often}"))
         teller = Teller(console)
         try:

@@ -1,8 +1,9 @@
 """Plots of a study as SVG: plain text, so the same numbers give the same bytes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
+from math import ceil, floor
 
 WIDTH, ROW, LEFT, RIGHT, TOP, BOTTOM = 760, 30, 220, 130, 44, 44
 
@@ -22,6 +23,53 @@ class Line:
     """1 and -1 are drawn as better and worse, 0 as neither."""
 
 
+@dataclass(frozen=True)
+class Scale:
+    """A linear axis between two round numbers.
+
+    Attributes:
+        step: Between ticks.
+        first: The first tick, in steps.
+        last: The last one.
+    """
+
+    step: float
+    first: int
+    last: int
+
+    @staticmethod
+    def over(values: Iterable[float], *, ticks: int = 8) -> "Scale":
+        """Choose a scale that all values lie on, with about so many ticks at most."""
+        seen = list(values)
+        low, high = min(seen), max(seen)
+        step = _step(high - low or 1.0, ticks)
+        first, last = floor(low / step), ceil(high / step)
+        return Scale(step, first, max(last, first + 1))
+
+    def share(self, value: float) -> float:
+        """Return where a value lies: 0 at the first tick, 1 at the last."""
+        return (value / self.step - self.first) / (self.last - self.first)
+
+    def ticks(self) -> list[float]:
+        """Return the values of all ticks."""
+        return [round(tick * self.step, 10) for tick in range(self.first, self.last + 1)]
+
+    def grid(
+        self, left: float, width: float, top: float, height: float, *, zero: bool = True
+    ) -> list[str]:
+        """Draw the ticks of a horizontal axis; zero stands out if it is a reference."""
+        parts = []
+        for value in self.ticks():
+            x = round(left + width * self.share(value), 1)
+            strong = zero and value == 0
+            parts.append(
+                f'<line x1="{x}" y1="{top - 6}" x2="{x}" y2="{top + height}" '
+                f'stroke="{INK if strong else GRID}" stroke-width="{1.5 if strong else 1}"/>'
+            )
+            parts.append(text(x, top + height + 18, f"{value:g}", anchor="middle"))
+        return parts
+
+
 def forest_svg(title: str, lines: Sequence[Line], *, zero: bool) -> str:
     """Draw estimates with their intervals, one below the other.
 
@@ -33,65 +81,74 @@ def forest_svg(title: str, lines: Sequence[Line], *, zero: bool) -> str:
     Returns:
         An SVG document.
     """
-    low, high = min(line.low for line in lines), max(line.high for line in lines)
-    if zero:
-        low, high = min(low, 0.0), max(high, 0.0)
-    step = _step(high - low or 1.0)
-    first, last = int(low // step), -int(-high // step)
-    if first == last:
-        last += 1
-
-    def x(value: float) -> float:
-        share = (value - first * step) / ((last - first) * step)
-        return round(LEFT + share * (WIDTH - LEFT - RIGHT), 1)
-
-    bottom = TOP + ROW * len(lines)
-    parts = [_text(16, 22, title, weight=600, size=15)]
-    for tick in range(first, last + 1):
-        value = tick * step
-        strong = zero and tick == 0
-        parts.append(
-            f'<line x1="{x(value)}" y1="{TOP - 6}" x2="{x(value)}" y2="{bottom}" '
-            f'stroke="{INK if strong else GRID}" stroke-width="{1.5 if strong else 1}"/>'
-        )
-        parts.append(_text(x(value), bottom + 18, f"{value:g}", anchor="middle"))
+    ends = [value for line in lines for value in (line.low, line.high)]
+    scale = Scale.over([0.0, *ends] if zero else ends)
+    width, height = WIDTH - LEFT - RIGHT, ROW * len(lines)
+    parts = [text(16, 22, title, weight=600, size=15)]
+    parts += scale.grid(LEFT, width, TOP, height, zero=zero)
     for number, line in enumerate(lines):
         y = TOP + ROW * number + ROW / 2
-        colour = {1: BETTER, -1: WORSE, 0: MARK}[line.side]
-        parts.append(_text(LEFT - 12, y + 4, _short(line.name), anchor="end"))
-        parts.append(
-            f'<line x1="{x(line.low)}" y1="{y}" x2="{x(line.high)}" y2="{y}" '
-            f'stroke="{colour}" stroke-width="2"/>'
-        )
-        parts.append(f'<circle cx="{x(line.value)}" cy="{y}" r="4.5" fill="{colour}"/>')
+        parts.append(text(LEFT - 12, y + 4, shorten(line.name, 30), anchor="end"))
+        parts.append(mark(scale, LEFT, width, y, line, colour(line.side)))
         span = f"{line.value:.1f} ({line.low:.1f}, {line.high:.1f})"
-        parts.append(_text(WIDTH - RIGHT + 12, y + 4, span, size=11))
-    height = bottom + BOTTOM
+        parts.append(text(WIDTH - RIGHT + 12, y + 4, span, size=11))
+    return document(title, WIDTH, TOP + height + BOTTOM, parts)
+
+
+def colour(side: int) -> str:
+    """Return the colour of what is better, worse or neither."""
+    return {1: BETTER, -1: WORSE, 0: MARK}[side]
+
+
+def mark(
+    scale: Scale, left: float, width: float, y: float, line: Line, ink: str, *, radius: float = 4.5
+) -> str:
+    """Draw an estimate and its interval on a horizontal axis."""
+    low, value, high = (
+        round(left + width * scale.share(v), 1) for v in (line.low, line.value, line.high)
+    )
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" '
-        f'viewBox="0 0 {WIDTH} {height}" role="img" font-family="system-ui, sans-serif">\n'
+        f'<line x1="{low}" y1="{y}" x2="{high}" y2="{y}" stroke="{ink}" stroke-width="2"/>\n'
+        f'<circle cx="{value}" cy="{y}" r="{radius}" fill="{ink}"/>'
+    )
+
+
+def document(title: str, width: float, height: float, parts: Sequence[str]) -> str:
+    """Return an SVG document of parts."""
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+        f'viewBox="0 0 {width} {height}" role="img" font-family="system-ui, sans-serif">\n'
         f"<title>{escape(title)}</title>\n" + "\n".join(parts) + "\n</svg>\n"
     )
 
 
-def _step(span: float) -> float:
-    """Choose 1, 2 or 5 times a power of ten, so that four to ten steps span it."""
+def _step(span: float, ticks: int) -> float:
+    """Choose 1, 2 or 5 times a power of ten, so that so many steps at most span it."""
     step = 10.0**-6
     while True:
         for factor in (1, 2, 5):
-            if span / (step * factor) <= 8:
+            if span / (step * factor) <= ticks:
                 return step * factor
         step *= 10
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= 30 else name[:29] + "…"
+def shorten(name: str, most: int) -> str:
+    """Cut a name to so many letters."""
+    return name if len(name) <= most else name[: most - 1] + "…"
 
 
-def _text(
-    x: float, y: float, text: str, *, anchor: str = "start", size: int = 12, weight: int = 400
+def text(
+    x: float,
+    y: float,
+    words: str,
+    *,
+    anchor: str = "start",
+    size: int = 12,
+    weight: int = 400,
+    ink: str = INK,
 ) -> str:
+    """Write words at a place."""
     return (
-        f'<text x="{x}" y="{y}" font-size="{size}" font-weight="{weight}" text-anchor="{anchor}" '
-        f'fill="{INK}">{escape(text)}</text>'
+        f'<text x="{x:g}" y="{y:g}" font-size="{size}" font-weight="{weight}" '
+        f'text-anchor="{anchor}" fill="{ink}">{escape(words)}</text>'
     )

@@ -90,7 +90,8 @@ STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;"
     "color-scheme:light dark}table{border-collapse:collapse;font-size:14px}"
     "td,th{padding:.25rem .6rem;border-bottom:1px solid #6e778144;text-align:left;"
-    "vertical-align:top;overflow-wrap:anywhere}svg{max-width:100%;height:auto}"
+    "vertical-align:top;min-width:2.5rem}td:last-child{overflow-wrap:anywhere}"
+    "svg{max-width:100%;height:auto}"
 )
 
 

@@ -8,17 +8,17 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from stillroom.run.runner import Built, after
-from stillroom.store.artifact import Artifact
+from stillroom.study.examples import Chain, contrasts
 from stillroom.study.forest import Line, forest_svg
 from stillroom.study.page import Block, write
+from stillroom.study.panels import panels_svg
 from stillroom.study.run import Result, Sat
 from stillroom.study.statistics import (
     Difference,
@@ -29,10 +29,10 @@ from stillroom.study.statistics import (
     means,
     scores,
 )
-from stillroom.study.verdict import interval, points, verdict
+from stillroom.study.verdict import interval, points, times, verdict
 
 EXAMPLES = 3
-"""Rows shown for each arm."""
+"""Rows shown for each arm that the control kept, and as many that it dropped."""
 
 
 def write_report(result: Result, folder: Path) -> list[Path]:
@@ -90,7 +90,7 @@ def _blocks(result: Result, outcomes: Outcomes) -> list[Block]:
             "size need not hold for another."
         )
     )
-    blocks += _difference_plots(study.control, compared)
+    blocks += _difference_plots(study.control, compared, outcomes.means)
     blocks.append(Block(heading="Scores"))
     base = result.sat[0]
     blocks.append(Block(table=_score_table(outcomes, scored, base)))
@@ -104,30 +104,31 @@ def _blocks(result: Result, outcomes: Outcomes) -> list[Block]:
     blocks += _likelihood(result, outcomes)
     blocks += _attempts(result, list(outcomes.arms))
     blocks += _sources_of_difference(result, list(outcomes.arms))
+    blocks += _seals(result)
     blocks += _cost(result, list(outcomes.arms))
     blocks += _keys(result)
     return blocks
 
 
-def _difference_plots(control: str, compared: Sequence[Difference]) -> list[Block]:
+def _difference_plots(
+    control: str, compared: Sequence[Difference], benchmarks: Iterable[str]
+) -> list[Block]:
     """Draw a forest plot of the pooled differences, and a small one for each benchmark."""
+    lines: dict[str | None, list[Line]] = {}
+    for d in compared:
+        estimate = d.estimate
+        ends = (100 * estimate.value, 100 * estimate.low, 100 * estimate.high)
+        lines.setdefault(d.benchmark, []).append(Line(d.arm, *ends, d.verdict()))
+    single = {name: panel for name, panel in lines.items() if name is not None}
+    title = f"Points above {control}"
+    whole = "all benchmarks together" if single else next(iter(benchmarks))
     blocks = [Block(heading=f"Differences from {control}")]
-    for benchmark in dict.fromkeys(d.benchmark for d in compared):
-        here = [d for d in compared if d.benchmark == benchmark]
-        lines = [
-            Line(
-                d.arm,
-                100 * d.estimate.value,
-                100 * d.estimate.low,
-                100 * d.estimate.high,
-                d.verdict(),
-            )
-            for d in here
-        ]
-        where = benchmark or "all benchmarks together"
-        svg = forest_svg(f"Points above {control}, {where}", lines, zero=True)
-        name = f"difference{'-' + _slug(benchmark) if benchmark else ''}.svg"
-        blocks.append(Block(plot=(name, svg)))
+    blocks.append(
+        Block(plot=("difference.svg", forest_svg(f"{title}, {whole}", lines[None], zero=True)))
+    )
+    if single:
+        svg = panels_svg(f"{title}, by benchmark", single)
+        blocks.append(Block(plot=("difference-by-benchmark.svg", svg)))
     rows = [
         [
             d.arm, d.benchmark or "all", points(d.estimate.value),
@@ -224,52 +225,38 @@ def _sources_of_difference(result: Result, arms: Sequence[str]) -> list[Block]:
     examples = _examples(result, arms)
     if examples:
         blocks.append(Block(heading="Rows on which arms differ"))
-        blocks.append(Block(table=(["arm", "dropped by", "why", "text"], examples)))
+        blocks.append(Block(table=(["kept by", "dropped by", "why", "text"], examples)))
     return blocks
 
 
 def _examples(result: Result, arms: Sequence[str]) -> list[list[str]]:
-    """Find rows that one arm dropped in a step that another arm does not have."""
-    keys = {arm: {b.artifact.manifest.key for b in result.built[arm, 0]} for arm in arms}
-    everywhere = set.intersection(*keys.values())
+    """Find rows that the control kept and an arm dropped, and the other way round."""
+    chains = {arm: Chain(result.built[arm, 0]) for arm in arms}
+    control, *others = arms
     rows = []
-    for arm in arms:
-        found = 0
-        for built in result.built[arm, 0]:
-            manifest = built.artifact.manifest
-            if manifest.delta != "drops" or manifest.key in everywhere or found >= EXAMPLES:
-                continue
-            for example_id, reason in _dropped(built.artifact, EXAMPLES - found):
-                text = _text_of(result.built[arm, 0], built, example_id)
-                rows.append([arm, built.path, reason, _shorten(text)])
-                found += 1
+    for arm in others:
+        for kept_by, dropped_by in ((control, arm), (arm, control)):
+            for one in contrasts(chains[kept_by], chains[dropped_by], EXAMPLES):
+                why = f"{one.step}: {one.reason}"
+                rows.append([kept_by, dropped_by, why, _shorten(one.text)])
     return rows
 
 
-def _dropped(artifact: Artifact, n: int) -> list[tuple[str, str]]:
-    found: list[tuple[str, str]] = []
-    for shard in artifact.manifest.shards:
-        if shard.data and shard.data.rows and len(found) < n:
-            frame = pl.read_parquet(artifact.path / shard.data.name, columns=["id", "reason"])
-            found += [(str(i), str(r)) for i, r in frame.head(n - len(found)).iter_rows()]
-    return found
-
-
-def _text_of(steps: Sequence[Built], built: Built, row_id: str) -> str:
-    """Return the question, and the answer if there is one, of a row that a step dropped."""
-    by_path = {b.path: b for b in steps}
-
-    def table(path: str) -> Any:
-        at = by_path[path]
-        return after([table(p) for p in at.inputs], at.artifact)
-
-    before = table(built.inputs[0])
-    columns = ["id", "question", *(["answer"] if before.kind == "answers" else [])]
-    for frame in before.frames(*columns):
-        match = frame.filter(pl.col("id") == row_id)
-        if match.height:
-            return " → ".join(str(value) for value in match.row(0)[1:])
-    return ""
+def _seals(result: Result) -> list[Block]:
+    """Say how often the held-out benchmarks were looked at, by whatever study."""
+    held_out = result.study.benchmarks.held_out
+    if not held_out:
+        return []
+    said = []
+    for name in held_out:
+        opened = [o for o in result.openings if o.benchmark == name]
+        by = "; ".join(f"study {o.study}, arm {o.arm}" for o in opened)
+        said.append(
+            f"{name} was opened {times(len(opened))} in this store: {by}."
+            if opened
+            else f"{name} is sealed: no recipe of this store was chosen with a look at it."
+        )
+    return [Block(heading="Held-out benchmarks"), Block(points=said)]
 
 
 def _cost(result: Result, arms: Sequence[str]) -> list[Block]:

@@ -43,6 +43,7 @@ from stillroom.store.table import Table
 from stillroom.study.arms import NoSuchPlace, change
 from stillroom.study.form import Study
 from stillroom.study.rows import Budget, Drawn, draw
+from stillroom.study.seals import Opening, openings
 from stillroom.train.trainer import (
     Alumnus,
     Example,
@@ -164,11 +165,13 @@ class Result:
         study: What was asked.
         sat: A student for every arm and seed, and the untrained base model.
         built: Steps of all arms, by arm and seed, for drops, keys and cost.
+        openings: Of held-out benchmarks, by whatever study used this store.
     """
 
     study: Study
     sat: list[Sat]
     built: dict[tuple[str, int], list[Built]]
+    openings: Sequence[Opening] = ()
 
     def grades(self) -> pl.DataFrame:
         """Return every attempt of every student, a row each."""
@@ -297,7 +300,7 @@ def run(
             )
         sat.append(one)
         lab.listener.graded(one)
-    return Result(study, sat, built)
+    return Result(study, sat, built, openings(lab.store))
 
 
 def settings_of(student: Student) -> dict[str, Any]:

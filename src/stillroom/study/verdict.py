@@ -14,6 +14,11 @@ def interval(low: float, high: float) -> str:
     return f"{points(low)} to {points(high)}"
 
 
+def times(n: int) -> str:
+    """Say how often something happened."""
+    return {1: "once", 2: "twice"}.get(n, f"{n} times")
+
+
 def sentence(difference: Difference, control: str, *, matters: float = 0.0) -> str:
     """Say what was found between an arm and the control.
 
