@@ -9,7 +9,8 @@ from rich.text import Text
 
 from stillroom.cli.options import runtime_options
 from stillroom.cli.runtime import open_runtime
-from stillroom.cli.study import Teller, need
+from stillroom.cli.study import need
+from stillroom.cli.teller import Teller
 from stillroom.errors import RecipeError
 from stillroom.evaluate.grade import exam_of
 from stillroom.store.store import disk_errors, replace_text

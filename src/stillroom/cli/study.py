@@ -10,13 +10,11 @@ from rich.text import Text
 from stillroom.benchmarks.registry import benchmarks
 from stillroom.cli.options import runtime_options
 from stillroom.cli.runtime import open_runtime
+from stillroom.cli.teller import Teller
 from stillroom.errors import SetupError
 from stillroom.evaluate.grade import exam_of
-from stillroom.run.progress import Progress
-from stillroom.run.runner import Built, Watcher
 from stillroom.study.load import load_study
-from stillroom.study.run import Laboratory, Listener, Sat, arms_of, run, settings_of
-from stillroom.train.trainer import Alumnus
+from stillroom.study.run import Laboratory, arms_of, run, settings_of
 
 
 @click.command()
@@ -112,55 +110,6 @@ def show_plan(
                 "more, if students vary as small ones do (docs/statistics.md)."
             )
         )
-
-
-class _Fresh(Progress):
-    """Says nothing of what is found: arms share most steps."""
-
-    def done(self, built: Built) -> None:
-        """Print the line of a step that was built."""
-        self.stop()
-        if not built.cached:
-            super().done(built)
-
-
-class Teller(Listener):
-    """Prints a line for each student, and the steps of each arm as they run."""
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        self._progress: Progress | None = None
-
-    def step(self, arm: str, seed: int) -> Watcher:
-        """Begin the rows of an arm."""
-        self.stop()
-        self.console.print(Text(f"{arm}, seed {seed}"))
-        self._progress = _Fresh(self.console)
-        return self._progress
-
-    def stop(self) -> None:
-        """End the live line."""
-        if self._progress:
-            self._progress.stop()
-
-    def training(self, waiting: int, found: int) -> None:
-        """Say how many students there are to train."""
-        self.stop()
-        self.console.print(Text(f"students: {found} found, {waiting} to train"))
-
-    def trained(self, arm: str, seed: int, alumnus: Alumnus) -> None:
-        """Print a student."""
-        loss = f", loss {alumnus.trained.losses[-1]:.3f}" if alumnus.trained.losses else ""
-        self.console.print(Text(f"+ {arm}, seed {seed}: {alumnus.seconds:.1f} s{loss}"))
-
-    def graded(self, sat: Sat) -> None:
-        """Print the grades of a student."""
-        if sat.failed:
-            self.console.print(Text(f"! {sat.arm}, seed {sat.seed}: {sat.failed}"))
-            return
-        grades = ", ".join(f"{name} {100 * g.accuracy:.1f}%" for name, g in sat.grades.items())
-        seed = f", seed {sat.seed}" if sat.student else ", untrained"
-        self.console.print(Text(f"= {sat.arm}{seed}: {grades}"))
 
 
 def need(*modules: str) -> None:

@@ -33,20 +33,26 @@ class Progress(Watcher):
         """Begin the line of a step."""
         self._path, self._of, self._totals = path, rows, Totals()
         self._started = self._printed = time.monotonic()
-        if self.console.is_terminal:
-            self._live = Live(console=self.console, transient=True, refresh_per_second=4)
-            self._live.start()
+        self.show(self._running())
 
     def tick(self, tick: Tick) -> None:
         """Show progress, but not more often than a reader can follow."""
         self._totals.add(tick)
         if tick.of is not None:
             self._of = tick.of
-        if self._live:
-            self._live.update(Text("  " + self._running()))
+        if self.console.is_terminal:
+            self.show(self._running())
         elif time.monotonic() - self._printed > QUIET_S:
             self._printed = time.monotonic()
             self.console.print(Text("  " + self._running()), soft_wrap=True)
+
+    def show(self, line: str) -> None:
+        """Show how the running step stands, where there is a terminal."""
+        if self._live is None and self.console.is_terminal:
+            self._live = Live(console=self.console, transient=True, refresh_per_second=4)
+            self._live.start()
+        if self._live:
+            self._live.update(Text("  " + line))
 
     def wait(self, path: str) -> None:
         """Say that another process is at work."""

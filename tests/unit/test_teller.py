@@ -1,0 +1,62 @@
+"""What a study prints, on a terminal and elsewhere."""
+
+import io
+import os
+from pathlib import Path
+
+import polars as pl
+from rich.console import Console
+
+from stillroom.cli.teller import Teller
+from stillroom.evaluate.grade import Grades
+from stillroom.study.run import Sat
+from stillroom.train.trainer import Alumnus, Trained
+
+
+def sat(arm, seed, *scores, failed=None):
+    grades = {"bench": Grades(pl.DataFrame({"score": list(scores)}))} if scores else {}
+    return Sat(arm, seed, "key", grades=grades, failed=failed)
+
+
+def told(*, terminal):
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=terminal, width=80, highlight=False)
+    teller = Teller(console)
+    for arm in ("one", "two"):
+        teller.step(arm, 0)
+    teller.training(2, 0)
+    trained = Trained(rows=3, losses=[2.0, 1.25])
+    teller.trained("one", 0, Alumnus("key", Path(os.devnull), trained, seconds=2.5))
+    teller.graded(sat("one", 0, 1.0, 0.0, 0.0, 1.0))
+    teller.graded(sat("two", 0, failed="loss is nan"))
+    teller.stop()
+    return out.getvalue()
+
+
+def test_lines_where_there_is_no_terminal():
+    assert told(terminal=False).splitlines() == [
+        "one, seed 0",
+        "two, seed 0",
+        "students: 0 found, 2 to train",
+        "+ one, seed 0: 2.5 s, loss 1.250",
+        "= one, seed 0: bench 50.0%",
+        "! two, seed 0: loss is nan",
+    ]
+
+
+def test_one_table_on_a_terminal_stays_at_the_end():
+    last = told(terminal=True).split("arm")[-1]
+    assert "50.0%" in last
+    assert "failed" in last
+
+
+def test_the_next_study_begins_a_table_of_its_own():
+    out = io.StringIO()
+    teller = Teller(Console(file=out, force_terminal=True, width=80))
+    teller.step("old", 0)
+    teller.graded(sat("old", 0, 1.0))
+    teller.step("old", 0)
+    teller.step("new", 0)
+    teller.stop()
+    assert "100.0%" in out.getvalue()
+    assert "100.0%" not in out.getvalue().split("arm")[-1]
