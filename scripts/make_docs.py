@@ -121,12 +121,16 @@ def command_page() -> str:
 
 
 def benchmark_page() -> str:
-    """List every known benchmark, and the sets of them."""
+    """List every known benchmark, the sets of them, and how each is sat."""
     rows = [
         "| name | what | items | role | where | licence |",
         "| --- | --- | ---: | --- | --- | --- |",
     ]
-    errata = []
+    sat = [
+        "| name | verified by | repeats | temperature | tokens |",
+        "| --- | --- | ---: | ---: | ---: |",
+    ]
+    remarks: dict[str, list[str]] = {"protocol": [], "errata": [], "unverified": []}
     for name, known in benchmarks().items():
         place = f"`{known.hub}`" if known.hub else "in the package"
         if known.hub:
@@ -137,19 +141,38 @@ def benchmark_page() -> str:
         items = f"{known.items:,}" if known.items else ""
         cells = (f"`{name}`", about, items, role, place, known.licence)
         rows.append(f"| {' | '.join(_cell(cell) for cell in cells)} |")
-        errata += [f"- `{name}`: {line}" for line in known.errata]
+        if known.sitting:
+            sitting = known.sitting
+            stages = [sitting.verify] if isinstance(sitting.verify, str) else sitting.verify
+            words = [
+                f"{word} within {value}" for stage in stages if not isinstance(stage, str)
+                for word, value in stage.items()
+            ]  # fmt: skip
+            words = [stage for stage in stages if isinstance(stage, str)] + words
+            numbers = (str(sitting.repeats), f"{sitting.temperature:g}", f"{sitting.max_tokens:,}")
+            sat.append(f"| {' | '.join((f'`{name}`', ', '.join(words), *numbers))} |")
+        for field, lines in remarks.items():
+            lines += [f"- `{name}`: {line}" for line in getattr(known, field)]
     named = [f"- `{name}`: {', '.join(members)}" for name, members in sets().items()]
     parts = [
         "# Benchmarks: reference",
         NOTE,
-        "What `decontaminate` and `stillroom contamination` know by name. The package holds none "
-        "of the texts, apart from its own. Items are those of the files; the role is that in "
-        "OpenThoughts (arXiv 2506.04178).",
+        "What `decontaminate`, `stillroom contamination` and `stillroom eval` know by name. The "
+        "package holds none of the texts, apart from its own. Items are those of the files; the "
+        "role is that in the paper, OpenThoughts (arXiv 2506.04178). What a sitting's fields mean: "
+        "[benchmarks](benchmarks.md).",
         "\n".join(rows),
         "## Sets",
         "\n".join(named),
+        "## How they are sat",
+        "\n".join(sat),
+        "## Protocol, and what differs from the paper's",
+        "\n".join(remarks["protocol"]),
         "## Errata",
-        "\n".join(errata),
+        "\n".join(remarks["errata"]),
+        "## Not verified",
+        "What could not be checked when these files were written.",
+        "\n".join(remarks["unverified"]),
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -11,7 +11,7 @@ from stillroom.sandbox import open_sandbox
 from stillroom.sandbox.job import Result
 from stillroom.verifiers import Task, verifier
 from stillroom.verifiers.code import CodeVerifier
-from stillroom.verifiers.code_tests import TestForm, Tests, parse_tests, read_tests
+from stillroom.verifiers.code_tests import TestForm, TestLimits, Tests, parse_tests, read_tests
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +111,36 @@ CASES = {
         task("print(0.33333)", kind="stdio", entries=({"stdin": "", "stdout": "0.333333"},)),
         "incorrect", "F",
     ),
+    "words": (
+        task("print(' 1', '2\\n3 ')", kind="stdio", outputs="words",
+             entries=({"stdin": "", "stdout": "1 2 3"},)),
+        "correct", "P",
+    ),
+    "words wrong": (
+        task("print(12)", kind="stdio", outputs="words", entries=({"stdin": "", "stdout": "1 2"},)),
+        "incorrect", "F",
+    ),
+    "decimals": (
+        task("print('  1.50 9007199254740993')", kind="stdio", outputs="decimals",
+             entries=({"stdin": "", "stdout": "1.5 9007199254740993.0"},)),
+        "correct", "P",
+    ),
+    "decimals wrong": (
+        task("print(9007199254740992)", kind="stdio", outputs="decimals",
+             entries=({"stdin": "", "stdout": "9007199254740993"},)),
+        "incorrect", "F",
+    ),
+    "decimals lines": (
+        task("print('1 2')", kind="stdio", outputs="decimals",
+             entries=({"stdin": "", "stdout": "1\n2"},)),
+        "incorrect", "F",
+    ),
+    "preamble": (
+        task("def f(a: List[int]): return sqrt(a[0])", kind="calls", function="f",
+             preamble="from typing import *\nfrom math import sqrt\n",
+             entries=({"args": [[4]], "expected": 2},)),
+        "correct", "P",
+    ),
     "calls": (
         task("def f(a, b): return (a, [b])", kind="calls", function="f",
              entries=({"args": [1, 2], "expected": [1, [2]]},)),
@@ -163,6 +193,26 @@ def test_code_without_tests_program_or_sense_is_undecided(code):
     assert [v.outcome for v in verdicts] == ["no_reference", "unparsed", "unparsed"]
     assert verdicts[1].detail == "no block of python in the answer"
     assert verdicts[2].detail.startswith("the tests cannot be read: kind:")
+
+
+SLOW = "def f(a):\n    x = 0\n    while x < 10 ** 9: x += 1\n    return a"
+
+
+def test_a_program_that_failed_is_not_run_to_the_end_of_a_large_budget(code, monkeypatch):
+    limits = TestLimits(cpu_s=1, total_cpu_s=3600)
+    assert (limits.whole_cpu_s, limits.patience_s) == (3600, 30)
+    assert TestLimits(cpu_s=20).whole_cpu_s == TestLimits(cpu_s=20).patience_s == 80
+    monkeypatch.setattr(TestLimits, "patience_s", property(lambda self: 0.1))
+    calls = tuple({"args": [n], "expected": n} for n in range(40))
+    given = task(
+        SLOW, kind="calls", function="f", entries=calls,
+        limits={"cpu_s": 0.05, "total_cpu_s": 3600},
+    )  # fmt: skip
+    (verdict,) = code.verify([given])
+    assert verdict.outcome == "incorrect"
+    letters = json.loads(verdict.detail)["tests"]
+    assert letters[0] == "T"
+    assert letters.endswith("-" * 30)
 
 
 class _Broken:

@@ -4,7 +4,7 @@ import pytest
 from tests.judges import compares, honest, replying, says
 from tests.kitchen import MODELS, cook, drops, rows
 
-from stillroom.errors import SetupError
+from stillroom.errors import RecipeError, SetupError
 from stillroom.models.ledger import Ledger
 from stillroom.verifiers import Task, Verdict, verifier
 from stillroom.verifiers.canaries import MOST_FIRST
@@ -239,3 +239,27 @@ def test_workers_do_not_matter():
             seen.append(Cascade(stages).verify(tasks))
     assert seen[0] == seen[1]
     assert {v.outcome for v in seen[0]} >= {"correct", "incorrect", "unparsed"}
+
+
+def test_a_recipe_takes_letters_or_numbers_by_what_the_reference_is(tmp_path):
+    steps = ["verify: [letters, {number: 0.01}]"]
+    texts = [r"\boxed{AB}", r"\boxed{4.005}", r"\boxed{4.1}"]
+    table, kitchen = cook(tmp_path, steps, texts, reference="4")
+    found = table.scan("draw", "verdict", "verifier").collect().sort("draw")
+    assert found["verdict"].to_list() == ["unparsed", "correct", "incorrect"]
+    assert found["verifier"][1] == "number/1 within 0.01 relative 0"
+    fields = kitchen.built[-1].artifact.manifest.fields
+    assert fields == {"cascade": ["letters", {"number": {"within": 0.01, "relative": 0.0}}]}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("[{number: -1}]", "greater than or equal to 0"),
+        ("[{number: 1, judge: x}]", "number and judge given; expected one of by, number"),
+        ("[number, number]", "the cascade has number twice"),
+    ],
+)
+def test_a_stage_of_numbers_is_checked(tmp_path, given, words):
+    with pytest.raises(RecipeError, match=words):
+        cook(tmp_path, [f"verify: {given}"], ["x"])

@@ -1,6 +1,10 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stillroom.verifiers import Task, verifier
+from stillroom.verifiers.letters import read_letters
+from stillroom.verifiers.number import NumberVerifier
 
 OPTIONS = ("12 apples", "15 pears", "The cell", "None")
 
@@ -21,6 +25,7 @@ def exact():
     ("answer", "reference", "choices", "outcome", "extracted"),
     [
         ("The answer is (B).", "B", (), "correct", "B"),
+        ("So the answer is A\nThat is all.", "A", (), "correct", "A"),
         ("The answer is (B).", "C", (), "incorrect", "B"),
         ("The answer is (B).", "(b)", (), "correct", "B"),
         (r"\boxed{C}", "The cell", OPTIONS, "correct", "C"),
@@ -56,3 +61,65 @@ def test_choice_case_gives_outcome(choice, answer, reference, choices, outcome, 
 def test_exact_case_gives_outcome(exact, answer, reference, outcome, rule):
     [verdict] = exact.verify([Task(answer, reference)])
     assert (verdict.outcome, verdict.rule) == (outcome, rule)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "outcome", "extracted"),
+    [
+        (r"\boxed{ABD}", "ABD", "correct", "ABD"),
+        (r"\boxed{D, B and A}", "ABD", "correct", "ABD"),
+        (r"\boxed{\text{(A) and (C)}}", "AC", "correct", "AC"),
+        ("Answer: A, C", "A,C", "correct", "AC"),
+        ("The answer is (B).", "B", "correct", "B"),
+        (r"\boxed{AB}", "ABD", "incorrect", "AB"),
+        (r"\boxed{12}", "ABD", "unparsed", None),
+        ("A dog.", "A", "unparsed", None),
+        (r"\boxed{A}", "7", "unparsed", "A"),
+        (r"\boxed{A}", None, "no_reference", "A"),
+    ],
+)
+def test_letters_are_compared_as_a_set(answer, reference, outcome, extracted):
+    with verifier("letters") as letters:
+        [verdict] = letters.verify([Task(answer, reference)])
+    assert (verdict.outcome, verdict.extracted) == (outcome, extracted)
+    assert (verdict.detail is not None) == (outcome == "unparsed")
+
+
+@given(st.sets(st.sampled_from("ABCDEFGHIJ"), min_size=1), st.randoms(use_true_random=False))
+def test_letters_in_any_order_and_any_clothes_are_the_same(letters, rng):
+    given_letters = rng.sample(sorted(letters), len(letters))
+    between = rng.choice(["", ", ", " and ", "; "])
+    clothes = rng.choice(["{}", "({})", "\\text{{{}}}", "**{}**"])
+    text = between.join(clothes.format(letter) for letter in given_letters)
+    assert read_letters(text) == "".join(sorted(letters))
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "outcome"),
+    [
+        (r"\boxed{2.34}", "2.35", "correct"),
+        (r"\boxed{2.33}", "2.35", "incorrect"),
+        (r"\boxed{\frac{47}{20}}", "2.35", "correct"),
+        (r"\boxed{1.5\pi}", "4.71", "correct"),
+        (r"\boxed{v = 2.350 \text{ m/s}}", "2.35", "correct"),
+        (r"\boxed{about two}", "2.35", "unparsed"),
+        ("nothing", "2.35", "unparsed"),
+        (r"\boxed{2}", "two", "unparsed"),
+        (r"\boxed{10^{999999999}}", "2", "unparsed"),
+        (r"\boxed{2}", " ", "no_reference"),
+    ],
+)
+def test_numbers_may_be_off_by_the_tolerance_and_no_more(answer, reference, outcome):
+    [verdict] = NumberVerifier(within=0.01).verify([Task(answer, reference)])
+    assert verdict.outcome == outcome
+
+
+@given(st.integers(-(10**6), 10**6), st.integers(0, 40))
+def test_the_edge_of_a_tolerance_is_decimal_and_relative_ones_grow(hundredths, off):
+    value, other = hundredths / 100, (hundredths + off) / 100
+    [near] = NumberVerifier(within=0.1).verify([Task(rf"\boxed{{{other:.2f}}}", f"{value:.2f}")])
+    assert (near.outcome == "correct") == (off <= 10)
+    [share] = NumberVerifier(relative=0.05).verify(
+        [Task(rf"\boxed{{{other:.2f}}}", f"{value:.2f}")]
+    )
+    assert (share.outcome == "correct") == (off * 20 <= abs(hundredths))

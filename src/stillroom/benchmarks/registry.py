@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from stillroom.errors import SourceError
 
 FOLDER = "STILLROOM_BENCHMARKS"
 """Environment variable: a folder of local copies, each named as its benchmark."""
@@ -21,26 +23,99 @@ UNPINNED = "unpinned"
 """Stands for a revision that nobody wrote down."""
 
 
+class Only(BaseModel):
+    """Which rows of a file are sat, by the text of a column; a value that is absent is "".
+
+    Attributes:
+        is_: Values that fit, as ``is``.
+        has: Text that the value holds.
+        from_: Least value, as ``from``; dates are written year first.
+        before: Value that every value lies before.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_alias=True)
+
+    is_: tuple[str, ...] | None = Field(None, alias="is")
+    has: str | None = None
+    from_: str | None = Field(None, alias="from")
+    before: str | None = None
+
+    def fits(self, value: object) -> bool:
+        """Tell whether a row with this value is sat."""
+        text = "" if value is None else str(value)
+        return (
+            (self.is_ is None or text in self.is_)
+            and (self.has is None or self.has in text)
+            and (self.from_ is None or text >= self.from_)
+            and (self.before is None or text < self.before)
+        )
+
+
+class Options(BaseModel):
+    """Where the options of a multiple-choice item stand.
+
+    Either ``right`` and ``wrong``, and their order is made here; or ``listed``, in the order of
+    their letters, and the item's answer is a letter.
+
+    Attributes:
+        right: Column of the right option.
+        wrong: Columns of the others.
+        listed: Column of a list of all options.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    right: str | None = None
+    wrong: tuple[str, ...] = ()
+    listed: str | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        given = [self.right is not None, bool(self.wrong), self.listed is not None]
+        if given not in ([True, True, False], [False, False, True]):
+            raise ValueError("expected either right and wrong, or listed")
+        return self
+
+
 class Sitting(BaseModel):
     """How a benchmark is sat and graded.
 
     Attributes:
-        verify: The verifier that grades: ``math``, ``choice``, ``exact`` or ``code``.
+        verify: What the step `verify` takes: a word, or the stages of a cascade.
         repeats: Attempts per item.
         temperature: Of the sampling.
         max_tokens: Completion tokens at most, thinking included.
         prefix: Text before the question.
         suffix: Text after the question.
+        form: Reader of its rows, where naming columns is not enough: `stillroom.evaluate.forms`.
+        files: Which files are sat, where others stand beside them.
+        where: Which rows are sat, by column.
+        options: Where the options of its items stand.
+        tests: Where the tests of its items stand; see `tests` of the step `source`.
+        reference_in: Where in its column the known answer stands; see the step `source`.
+        credit: ``letters`` gives a quarter for each right letter where several are right, not all
+            are given, and none that is given is wrong.
+        once: Whether an item that repeats another is left out; else it is refused.
+        says: What a score on it is, where that is not what its name promises.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    verify: Literal["math", "choice", "exact", "code"]
+    verify: str | tuple[str | Mapping[str, Any], ...]
     repeats: int = Field(1, ge=1)
     temperature: float = Field(0.7, ge=0)
     max_tokens: int = Field(32_768, ge=1)
     prefix: str = ""
     suffix: str = ""
+    form: Literal["livecodebench", "codeforces", "codeelo", "jeebench"] | None = None
+    files: str | None = None
+    where: Mapping[str, Only] = Field(default_factory=dict)
+    options: Options | None = None
+    tests: Mapping[str, Any] | None = None
+    reference_in: Literal["last_boxed", "after_hashes"] | None = None
+    credit: Literal["letters"] | None = None
+    once: bool = False
+    says: str | None = None
 
 
 class Benchmark(BaseModel):
@@ -60,10 +135,13 @@ class Benchmark(BaseModel):
         files: Which files of the repository, as a pattern.
         sha256: Of the file, where one is known.
         shipped: The set in this package, instead of a place on the hub.
+        file: A local file of items, instead of a place on the hub.
         question: Columns of the question; the first that a file has.
         reference: Columns of the answer; the first that a file has.
         sitting: How it is sat and graded; null where nobody can grade it yet.
         errata: What is known to be wrong with it, or with copies of it.
+        protocol: Where its sitting differs from that of the paper, and which traps that avoids.
+        unverified: What nobody could check when this file was written.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -80,10 +158,13 @@ class Benchmark(BaseModel):
     files: str | None = None
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
     shipped: str | None = None
+    file: str | None = None
     question: tuple[str, ...]
     reference: tuple[str, ...] = ()
     sitting: Sitting | None = None
     errata: tuple[str, ...] = ()
+    protocol: tuple[str, ...] = ()
+    unverified: tuple[str, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -93,8 +174,9 @@ class Benchmark(BaseModel):
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
-        if (self.hub is None) == (self.shipped is None) or (self.hub is None) != (not self.files):
-            raise ValueError("expected either hub and files, or shipped")
+        places = [place for place in (self.hub, self.shipped, self.file) if place is not None]
+        if len(places) != 1 or (self.hub is None) != (not self.files):
+            raise ValueError("expected one of hub with files, file and shipped")
         return self
 
     def source(self) -> dict[str, Any]:
@@ -104,12 +186,12 @@ class Benchmark(BaseModel):
         """
         if self.shipped:
             return {"shipped": self.shipped}
-        fields: dict[str, Any] = {
-            "hub": self.hub,
-            "revision": self.revision or UNPINNED,
-            "files": self.files,
-            "question": tuple(dict.fromkeys([*self.question, "question"])),
-        }
+        fields: dict[str, Any] = {"question": tuple(dict.fromkeys([*self.question, "question"]))}
+        if self.file:
+            fields["file"] = self.file
+        else:
+            place = {"hub": self.hub, "revision": self.revision or UNPINNED, "files": self.files}
+            fields = {**place, **fields}
         return {**fields, "sha256": self.sha256} if self.sha256 else fields
 
 
@@ -122,6 +204,33 @@ def benchmarks() -> Mapping[str, Benchmark]:
         name.removesuffix(".yaml"): Benchmark.model_validate(yaml.safe_load(text))
         for name, text in files
     }
+
+
+def read_benchmark(path: Path) -> Benchmark:
+    """Read a benchmark of one's own; a relative ``file`` in it is beside it.
+
+    Raises:
+        SourceError: If it cannot be read, or is no benchmark.
+    """
+    try:
+        data = yaml.safe_load(path.read_text("utf-8"))
+        if not isinstance(data, dict):
+            raise ValueError(f"a {type(data).__name__}; expected fields and their values")
+        benchmark = Benchmark.model_validate(data)
+    except FileNotFoundError:
+        raise SourceError(f"{path}: no such file; expected a benchmark. Check the path.") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the benchmark"
+        raise SourceError(
+            f"{path}: {where}: {first['msg']}. See docs/benchmarks.md for the fields."
+        ) from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise SourceError(f"{path}: cannot be read ({error}); expected a benchmark.") from None
+    if benchmark.file and "://" not in benchmark.file:
+        beside = str(path.parent / Path(benchmark.file).expanduser())
+        benchmark = benchmark.model_copy(update={"file": beside})
+    return benchmark
 
 
 @cache

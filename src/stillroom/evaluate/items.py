@@ -1,17 +1,193 @@
-"""`items`: the questions of a benchmark, as rows. Never in a recipe, so never trained on."""
+"""`items`: the questions of a benchmark, as rows. Never in a recipe, so never trained on.
 
-from collections.abc import Sequence
-from typing import ClassVar
+What would change a score silently stops the run: a row that cannot be read, a question that stands
+there twice. What is left out on purpose is counted, with the reason.
+"""
 
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from stillroom.benchmarks.registry import Only, Options
+from stillroom.errors import SourceError
+from stillroom.evaluate.forms import COLUMNS, FORMS, LeftOut
+from stillroom.evaluate.options import Choice, ordered, worded
 from stillroom.rows import Shape
+from stillroom.steps.base import Runtime
+from stillroom.steps.source.files import Broken, Record
 from stillroom.steps.source.source import Source
+
+NOT_SAT = "not_sat"
+"""Why rows that ``where`` leaves out are not there."""
+
+_WITH_TESTS = ("livecodebench", "codeforces", "codeelo")
+_SHOWN = 60  # characters of an item in messages
 
 
 class Items(Source):
-    """Read the items of a benchmark; the fields are those of `source`."""
+    """Read the items of a benchmark; the fields are those of `source`, and these.
+
+    Attributes:
+        form: Reader of its rows; see `stillroom.evaluate.forms`.
+        options: Where options stand.
+        where: Which rows are items, by column.
+        once: Whether an item that repeats another is left out; else it is refused, because it
+            would count twice.
+    """
 
     STEP: ClassVar[str] = "items"
+    HEAVY: ClassVar[int] = 1 << 26
+
+    form: Literal["livecodebench", "codeforces", "codeelo", "jeebench"] | None = None
+    options: Options | None = None
+    where: Mapping[str, Only] = Field(default_factory=dict)
+    once: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tests_of_the_form(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and value.get("form") in _WITH_TESTS:
+            return {**value, "tests": {"column": "tests", "kind": "json"}}
+        return value
+
+    def identity(self) -> dict[str, Any]:
+        """Leave out what is not used."""
+        fields = super().identity()
+        return {
+            name: field
+            for name, field in fields.items()
+            if field or name not in ("form", "options", "where", "once")
+        }
 
     def check(self, shapes: Sequence[Shape]) -> Shape:
         """Allow benchmarks, which `source` refuses."""
         return Shape("questions", self.writes(shapes))
+
+    def _wanted(self) -> list[str]:
+        return [*super()._wanted(), *COLUMNS.get(self.form or "", ()), *self._named_columns()]
+
+    def _required(self) -> list[Sequence[str]]:
+        own: list[Sequence[str]] = [(name,) for name in self._named_columns()]
+        # A reader says itself what a row lacks.
+        return [self.question, *own] if self.form else [*super()._required(), *own]
+
+    def _named_columns(self) -> list[str]:
+        options = self.options
+        named = [options.right, *options.wrong, options.listed] if options else []
+        return [*self.where, *(name for name in named if name)]
+
+    def _records(self, rt: Runtime) -> Iterator[Record | Broken]:
+        records = self._once(self._sat(super()._records(rt)))
+        if self.options and self.options.right:
+            return iter(self._shuffled(list(records), self.options))
+        if self.options and self.options.listed:
+            return self._listed(records, self.options.listed)
+        return records
+
+    def _sat(self, records: Iterable[Record | Broken]) -> Iterator[Record | Broken]:
+        """Leave out what is not sat, and let the reader make items of the rest."""
+        for number, record in enumerate(records):
+            if isinstance(record, Broken):
+                raise SourceError(
+                    f"{self.name}: {record.place} cannot be read ({record.reason}); expected a "
+                    "benchmark item. Repair the file: a score without it would be another."
+                )
+            if not all(only.fits(record.get(name)) for name, only in self.where.items()):
+                yield Broken(NOT_SAT, b"", f"row {number}")
+            elif self.form:
+                yield self._read(record, number, self.form)
+            else:
+                yield record
+
+    def _read(self, record: Record, number: int, form: str) -> Record | Broken:
+        if "question" in record and "question" not in COLUMNS[form]:
+            record = {**record, COLUMNS[form][0]: record["question"]}
+        try:
+            item = FORMS[form](record)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+            raise SourceError(
+                f"{self.name}: row {number} is no {form} item: {what.splitlines()[0][:300]}. "
+                "Check that it is the right file, and whole."
+            ) from None
+        if isinstance(item, LeftOut):
+            return Broken(item.reason, b"", f"row {number}")
+        return {
+            self.question[0]: item.question,
+            self._reference_columns[0]: item.reference,
+            **({"tests": item.tests.text()} if item.tests else {}),
+        }
+
+    def _once(self, records: Iterable[Record | Broken]) -> Iterator[Record | Broken]:
+        """Find items that repeat another."""
+        first: dict[Any, int] = {}
+        for number, record in enumerate(records):
+            if not isinstance(record, Broken):
+                asked = self._asked(record)
+                before = first.setdefault(asked, number)
+                if before != number and self.once:
+                    yield Broken("repeats_an_item", b"", f"row {number}")
+                    continue
+                if before != number:
+                    text = asked[0] if len(asked[0]) <= _SHOWN else f"{asked[0][:_SHOWN]}…"
+                    raise SourceError(
+                        f"{self.name}: rows {before} and {number} are the same item, {text!r}; "
+                        "expected each once, because a repeated one counts twice. Remove one, or "
+                        "set `once: true` in the benchmark's sitting to leave later ones out."
+                    )
+            yield record
+
+    def _asked(self, record: Record) -> tuple[str, ...]:
+        """Return what makes an item: its question, and its options whatever their order."""
+        question = next((record[n] for n in self.question if record.get(n) is not None), "")
+        options: list[str] = []
+        if self.options and self.options.right:
+            options = [str(record.get(n)) for n in (self.options.right, *self.options.wrong)]
+        elif self.options and self.options.listed:
+            options = [str(option) for option in record.get(self.options.listed) or ()]
+        return (str(question).strip(), *sorted(options))
+
+    def _shuffled(
+        self, records: Sequence[Record | Broken], options: Options
+    ) -> Iterator[Record | Broken]:
+        places = [n for n, record in enumerate(records) if not isinstance(record, Broken)]
+        choices = [self._choice(records[n], n, options) for n in places]
+        letters = dict(zip(places, zip(choices, ordered(choices), strict=True), strict=True))
+        for number, record in enumerate(records):
+            if number not in letters:
+                yield record
+                continue
+            choice, (texts, letter) = letters[number]
+            yield {
+                self.question[0]: worded(choice.question, texts),
+                self._reference_columns[0]: letter,
+            }
+
+    def _choice(self, record: Record | Broken, number: int, options: Options) -> Choice:
+        assert isinstance(record, Mapping)
+        assert options.right
+        names = (*self.question, options.right, *options.wrong)
+        texts = {n: str(record[n]).strip() for n in names if record.get(n) is not None}
+        question = next((texts[n] for n in self.question if n in texts), "")
+        there = [texts.get(n, "") for n in (options.right, *options.wrong)]
+        if not question or "" in there or len(set(there)) < len(there):
+            raise SourceError(
+                f"{self.name}: row {number} has not {len(there)} different options and a question; "
+                "expected a text in each of its columns. Repair the file."
+            )
+        return Choice(question, there[0], tuple(there[1:]))
+
+    def _listed(self, records: Iterable[Record | Broken], column: str) -> Iterator[Record | Broken]:
+        for number, record in enumerate(records):
+            if isinstance(record, Broken):
+                yield record
+                continue
+            options = record.get(column)
+            if not isinstance(options, list) or not 2 <= len(options) <= 10:
+                raise SourceError(
+                    f"{self.name}: row {number} has {options!r:.80} in {column!r}; expected a list "
+                    "of 2 to 10 options. Repair the file."
+                )
+            question = next((record[n] for n in self.question if record.get(n) is not None), "")
+            yield {**record, self.question[0]: worded(str(question).strip(), options)}

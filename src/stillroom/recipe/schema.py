@@ -45,6 +45,7 @@ SHORT_FIELDS: dict[tuple[str, str], list[dict[str, Any]]] = {
     ("Label", "askllm"): [TEXT],
     ("Verify", "judge"): [TEXT],
     ("Verify", "cascade"): [STAGES],
+    ("Stage", "number"): [{"type": "number", "minimum": 0}],
     ("Stage", "judge"): [TEXT],
     ("Stage", "majority"): [TEXT],
 }

@@ -224,7 +224,7 @@ _STATED_LETTER = re.compile(
     """
     + _OPEN
     + r"""
-    (?P<letter>[A-J]) (?! [\w'’-] ) (?P<after> [)}\]*$.:,;]*+ \s*+ [A-Za-z]*+ )
+    (?P<letter>[A-J]) (?! [\w'’-] ) (?P<after> [)}\]*$.:,;]*+ [ \t]*+ [A-Za-z]*+ )
     """,
     re.VERBOSE,
 )

@@ -11,7 +11,7 @@ from stillroom.verifiers.verdict import Outcome, Task, Verdict, Verifier
 
 __all__ = ["Kind", "Outcome", "Task", "Verdict", "Verifier", "verifier"]
 
-Kind = Literal["math", "choice", "exact", "code"]
+Kind = Literal["math", "choice", "letters", "exact", "code"]
 
 
 @contextmanager
@@ -23,8 +23,8 @@ def verifier(
     Workers start when the first answer needs one; integer-like answers never do.
 
     Args:
-        kind: ``math`` compares values, ``choice`` letters, ``exact`` normal forms of the text;
-            ``code`` runs tests.
+        kind: ``math`` compares values, ``choice`` a letter, ``letters`` sets of them, ``exact``
+            normal forms of the text; ``code`` runs tests.
         workers: Processes for ``math`` and ``code``; the others need none. Verdicts never depend
             on it.
         sandbox: Where ``code`` runs; see `stillroom.sandbox.open_sandbox`.
@@ -51,6 +51,10 @@ def verifier(
         from stillroom.verifiers.choice import ChoiceVerifier
 
         yield ChoiceVerifier()
+    elif kind == "letters":
+        from stillroom.verifiers.letters import LettersVerifier
+
+        yield LettersVerifier()
     else:
         from stillroom.verifiers.exact import ExactVerifier
 

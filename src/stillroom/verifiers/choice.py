@@ -15,7 +15,7 @@ class ChoiceVerifier:
     Not covered: questions with several right letters, and more than ten options.
     """
 
-    name = "choice/1"
+    name = "choice/2"
 
     def verify(self, tasks: Sequence[Task]) -> list[Verdict]:
         """Return one verdict for each task, in the order of the tasks."""

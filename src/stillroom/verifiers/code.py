@@ -37,6 +37,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -45,7 +46,7 @@ from stillroom.errors import VerifierError
 from stillroom.sandbox import Job, Limits, Result, Sandbox
 from stillroom.sandbox.processes import printable
 from stillroom.text.code import Code, Language, extract_code
-from stillroom.verifiers.code_tests import Tests, read_tests
+from stillroom.verifiers.code_tests import Outputs, Tests, read_tests
 from stillroom.verifiers.verdict import Task, Verdict
 
 DRIVER = Path(__file__).parent / "code_driver.py"
@@ -194,11 +195,12 @@ class CodeVerifier:
 
     def _job(self, run: _Run, tests: Tests) -> Job:
         cpu_s = tests.limits.cpu_s
-        total_cpu_s = max(30.0, 4 * cpu_s)
+        total_cpu_s, patience_s = tests.limits.whole_cpu_s, tests.limits.patience_s
         wall_s = 10 * cpu_s + 10
         task: dict[str, Any] = {
-            "kind": tests.kind, "code": run.code, "cpu_s": cpu_s, "wall_s": wall_s,
-            "total_cpu_s": total_cpu_s, "setup": tests.setup, "function": tests.function,
+            "kind": tests.kind, "code": tests.preamble + run.code, "cpu_s": cpu_s, "wall_s": wall_s,
+            "total_cpu_s": total_cpu_s, "patience_s": min(total_cpu_s, patience_s),
+            "setup": tests.setup, "function": tests.function,
         }  # fmt: skip
         output = 1 << 18
         if tests.kind == "stdio":
@@ -288,7 +290,7 @@ def _compare(state: str, value: Any, tests: Tests, number: int) -> tuple[str, st
     entry = tests.entries[number]
     if state == "printed":
         printed = base64.b64decode(value).decode("utf-8", "replace")
-        same = _same_output(printed, entry["stdout"], tests.tolerance)
+        same = _same_output(printed, entry["stdout"], tests.outputs, tests.tolerance)
     else:
         same = _same_value(value, entry["expected"], tests.tolerance)
     return ("passed", "") if same else ("failed", f"another {_NOUNS[state]} was expected")
@@ -298,18 +300,39 @@ _NOUNS = {"printed": "output", "returned": "value"}
 _BLANK = re.compile(r"[ \t\r\f\v]+$")
 
 
-def _same_output(printed: str, expected: str, tolerance: float | None) -> bool:
-    """Compare line by line, without blanks at the end; numbers within the tolerance, if any."""
-    one, other = (
-        [_BLANK.sub("", line) for line in text.rstrip().split("\n")] for text in (printed, expected)
-    )
-    if one == other or tolerance is None:
-        return one == other
+def _same_output(printed: str, expected: str, outputs: Outputs, tolerance: float | None) -> bool:
+    """Compare outputs as the tests say; numbers within the tolerance, if there is one."""
+    if outputs == "lines":
+        one, other = (
+            [_BLANK.sub("", line) for line in text.rstrip().split("\n")]
+            for text in (printed, expected)
+        )
+        if one == other or tolerance is None:
+            return one == other
+    elif outputs == "decimals":
+        one, other = (
+            [line.strip() for line in text.strip().split("\n")] for text in (printed, expected)
+        )
+        return len(one) == len(other) and all(map(_same_decimals, one, other))
     words, expected_words = printed.split(), expected.split()
     return len(words) == len(expected_words) and all(
-        word == other_word or _near_words(word, other_word, tolerance)
+        word == other_word or (tolerance is not None and _near_words(word, other_word, tolerance))
         for word, other_word in zip(words, expected_words, strict=True)
     )
+
+
+def _same_decimals(line: str, expected: str) -> bool:
+    """Compare two lines; if they differ, as rows of decimal numbers, exactly."""
+    if line == expected:
+        return True
+    words, expected_words = line.split(), expected.split()
+    try:
+        return len(words) == len(expected_words) and all(
+            Decimal(word) == Decimal(other)
+            for word, other in zip(words, expected_words, strict=True)
+        )
+    except InvalidOperation:
+        return False
 
 
 def _near_words(word: str, expected: str, tolerance: float) -> bool:

@@ -12,7 +12,8 @@ kind           entries
 ``lint``       none: the program is only read by the language's own tool
 =============  ========================================================================
 
-and, all optional, ``language``, ``setup``, ``function``, ``tolerance`` and ``limits``.
+and, all optional, ``language``, ``preamble``, ``setup``, ``function``, ``outputs``, ``tolerance``
+and ``limits``.
 """
 
 import json
@@ -23,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from stillroom.text.code import Language
 
 TestKind = Literal["asserts", "pytest", "stdio", "calls", "lint"]
+Outputs = Literal["lines", "words", "decimals"]
 
 
 class TestLimits(BaseModel):
@@ -31,6 +33,9 @@ class TestLimits(BaseModel):
     Attributes:
         cpu_s: CPU seconds for each test.
         memory_mib: Memory.
+        total_cpu_s: CPU seconds for all tests together; tests that are not run by then are
+            undecided. By default four times ``cpu_s``, and 30 at least; once a test has failed, no
+            more than that in any case.
     """
 
     __test__ = False
@@ -38,6 +43,17 @@ class TestLimits(BaseModel):
 
     cpu_s: float = Field(5.0, gt=0, le=600)
     memory_mib: int = Field(512, ge=64, le=65536)
+    total_cpu_s: float | None = Field(None, gt=0, le=3600)
+
+    @property
+    def whole_cpu_s(self) -> float:
+        """CPU seconds for all tests together."""
+        return self.total_cpu_s or self.patience_s
+
+    @property
+    def patience_s(self) -> float:
+        """CPU seconds after which a program that has failed a test runs no more tests."""
+        return max(30.0, 4 * self.cpu_s)
 
 
 class Tests(BaseModel):
@@ -48,8 +64,12 @@ class Tests(BaseModel):
         entries: The tests.
         language: ``python``, ``cpp``, ``javascript`` (both ``stdio`` only) or ``verilog`` (``lint``
             only).
+        preamble: Python that stands before the program, such as imports that an exercise offers.
         setup: Python that runs before each assert or call.
         function: For ``calls``: a function, or ``Class.method`` of a class without arguments.
+        outputs: For ``stdio``, when an output is the expected one: ``lines``, line by line without
+            blanks at the end; ``words``, word by word, however they are spaced; ``decimals``, line
+            by line without blanks around, where numbers of equal value are equal.
         tolerance: How far numbers may be from the expected ones, absolutely or relative to them;
             None for exactly.
         limits: What the program may use.
@@ -61,8 +81,10 @@ class Tests(BaseModel):
     kind: TestKind
     entries: tuple[Any, ...] = ()
     language: Language = "python"
+    preamble: str = ""
     setup: str = ""
     function: str = Field("", pattern=r"^[\w.]*$")
+    outputs: Outputs = "lines"
     tolerance: float | None = Field(None, ge=0)
     limits: TestLimits = TestLimits()
 
@@ -116,7 +138,7 @@ class Tests(BaseModel):
             f"tests of kind {self.kind}": self.kind not in ("stdio", "calls"),
             f"{self.language} programs": self.language != "python",
             "a tolerance": self.tolerance is not None,
-            "a setup": bool(self.setup),
+            "a setup": bool(self.setup or self.preamble),
             f"a method of {name.partition('.')[0]}": "." in name,
             "arguments by name": any(
                 isinstance(entry, dict) and entry.get("kwargs") for entry in self.entries

@@ -205,7 +205,7 @@ def _same_scalar(one: Scalar, other: Scalar) -> bool | None:
         return None
     computed = 0
     for point in _points(letters):
-        values = [_value(side, point) for side in (one, other)]
+        values = [value_at(side, point) for side in (one, other)]
         if None in values:
             if values[0] is not values[1]:
                 return None
@@ -222,7 +222,7 @@ def _same_scalar(one: Scalar, other: Scalar) -> bool | None:
 def _linear(side: Scalar, letters: frozenset[str], unit: str) -> bool:
     """Tell whether a value is a + bi, so that i can be treated like any other letter."""
     point = next(_points(letters))
-    at = [_value(side, {**point, unit: Decimal(place)}) for place in (-3, 0, 2, 7)]
+    at = [value_at(side, {**point, unit: Decimal(place)}) for place in (-3, 0, 2, 7)]
     found = [value for value in at if value is not None and value.is_finite()]
     if len(found) < len(at):
         return False
@@ -234,7 +234,8 @@ def _linear(side: Scalar, letters: frozenset[str], unit: str) -> bool:
     )
 
 
-def _value(side: Scalar, point: Env) -> Decimal | None:
+def value_at(side: Scalar, point: Env) -> Decimal | None:
+    """Evaluate a scalar where its letters have these values; None where it has no value."""
     try:
         return side.value(point)
     except (_Undefined, InvalidOperation, DivisionByZero, Overflow):
@@ -276,7 +277,7 @@ def _same_equation(one: Equation, other: Equation) -> bool | None:
         return None
     ratios = []
     for point in _points(letters):
-        values = [_value(side, point) for side in (*one, *other)]
+        values = [value_at(side, point) for side in (*one, *other)]
         if None in values or any(value is None or value.is_infinite() for value in values):
             return None
         left, right, other_left, other_right = (value for value in values if value is not None)

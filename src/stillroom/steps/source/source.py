@@ -86,6 +86,7 @@ class Source(Step):
     ORIGINS: ClassVar[tuple[str, ...]] = (
         "file", "hub", "stackexchange", "procedural", "gym", "shipped",
     )  # fmt: skip
+    HEAVY: ClassVar[int | None] = None  # bytes of tests after which a shard is full
 
     file: str | None = None
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
@@ -166,6 +167,8 @@ class Source(Step):
         for name in ("stackexchange", "tests"):
             if getattr(self, name) is None:
                 del fields[name]
+        if self.tests and self.tests.limits.total_cpu_s is None:
+            del fields["tests"]["limits"]["total_cpu_s"]
         return fields
 
     def outside(self, rt: Runtime) -> str | None:
@@ -229,17 +232,17 @@ class Source(Step):
         lost: list[tuple[str, str, str]] = []
         seen: Counter[str] = Counter()
         unfit: Counter[str] = Counter()
-        shard = total = 0
+        shard = total = weight = 0
 
         def flush() -> None:
-            nonlocal shard, rows, lost
+            nonlocal shard, rows, lost, weight
             if not out.has(shard):
                 frame = pl.DataFrame(rows, schema=dict(schema), orient="row")
                 ids, reasons, places = zip(*lost, strict=True) if lost else ((), (), ())
                 drops = dropped(list(ids), list(reasons), witness=list(places))
                 out.write(shard, frame, rows_in=len(rows) + len(lost), lost=drops)
             rt.tick(Tick(rows=len(rows) + len(lost)))
-            shard, rows, lost = shard + 1, [], []
+            shard, rows, lost, weight = shard + 1, [], [], 0
 
         for number, record in enumerate(self._records(rt)):
             total += 1
@@ -260,7 +263,8 @@ class Source(Step):
                     lost.append((row["id"], "no_question", f"row {number}"))
                 else:
                     rows.append(row)
-            if len(rows) + len(lost) == SHARD:
+                    weight += len(row.get("tests") or "")
+            if len(rows) + len(lost) == SHARD or (self.HEAVY and weight > self.HEAVY):
                 flush()
         if rows or lost or not shard:
             flush()
@@ -275,6 +279,7 @@ class Source(Step):
         return self.notes(rt) + [
             f"{n:,} values of the column {c} are not of type {self._type(c)}; they are null."
             for c, n in sorted(unfit.items())
+            if n
         ]
 
     def _records(self, rt: Runtime) -> Iterator[Record | Broken]:
@@ -297,12 +302,22 @@ class Source(Step):
             else:
                 yield number, _question(_first(record, self.question)) or ""
 
-    def _from_files(self, rt: Runtime) -> Iterator[Record | Broken]:
+    def _wanted(self) -> list[str]:
+        """Name the columns that are read."""
         wanted = [*self.question, *(self.reference or ()), *self.columns]
         if self.tests:
             wanted += [name for name in (self.tests.column, self.tests.setup) if name]
         if isinstance(self.licence, Mapping):
             wanted.append(self.licence["column"])
+        return wanted
+
+    def _required(self) -> list[Sequence[str]]:
+        """Name the columns of which a file must have one, each list of choices in turn."""
+        tests = (self.tests.column,) if self.tests else ()
+        return [names for names in (self.question, self.reference or (), tests) if names]
+
+    def _from_files(self, rt: Runtime) -> Iterator[Record | Broken]:
+        wanted = self._wanted()
         for path in self._paths(rt):
             records = read_posts(path) if self.stackexchange else read_records(path, wanted)
             for record in self._checked(records, path):
@@ -318,9 +333,8 @@ class Source(Step):
         for record in records:
             if first and not isinstance(record, Broken):
                 first = False
-                tests = (self.tests.column,) if self.tests else ()
-                for choices in (self.question, self.reference or (), tests):
-                    if choices and not any(c in record for c in choices):
+                for choices in self._required():
+                    if not any(c in record for c in choices):
                         raise SourceError(
                             f"{path}: no column {' or '.join(choices)}; its columns are "
                             f"{', '.join(record)}. Name the right one in the recipe."

@@ -1,4 +1,4 @@
-"""The stages of `verify` that have fields of their own: a judge, a majority, and their place."""
+"""The stages of `verify` that have fields of their own: numbers, a judge, a majority."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
@@ -10,9 +10,14 @@ from stillroom.rows import content_id
 from stillroom.steps.asking import bound, role, sampling
 from stillroom.steps.base import ModelSpec
 from stillroom.verifiers import judge as judging
+from stillroom.verifiers.choice import ChoiceVerifier
 from stillroom.verifiers.judge import TAIL, Ruling
 
-By = Literal["math", "choice", "exact", "code"]
+By = Literal["math", "choice", "letters", "exact", "code"]
+RULES = {"choice": ChoiceVerifier.name}
+"""Verifiers that have changed; their names stand for them in keys, and those of others stay."""
+
+_WITH_FIELDS = ("number", "judge", "majority")
 
 
 class Judge(BaseModel):
@@ -92,11 +97,31 @@ class Vote(BaseModel):
         return {"by": value} if isinstance(value, str) else value
 
 
-class Stage(BaseModel):
-    """One stage of a cascade: a word, a judge or a majority.
+class Near(BaseModel):
+    """Numbers that may be off by a little; units are not compared.
 
     Attributes:
-        by: ``math``, ``choice``, ``exact`` or ``code``.
+        within: Largest difference from the reference.
+        relative: Largest difference as a share of the reference; the larger of the two counts.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    within: float = Field(0.0, ge=0)
+    relative: float = Field(0.0, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, value: Any) -> Any:
+        return {"within": value} if isinstance(value, int | float) else value
+
+
+class Stage(BaseModel):
+    """One stage of a cascade: a word, numbers, a judge or a majority.
+
+    Attributes:
+        by: ``math``, ``choice``, ``letters``, ``exact`` or ``code``.
+        number: Numbers within a tolerance, such as ``{number: 0.01}``.
         judge: A model that compares with the reference.
         majority: The majority of the question's draws.
     """
@@ -104,6 +129,7 @@ class Stage(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     by: By | None = None
+    number: Near | None = None
     judge: Judge | None = None
     majority: Vote | None = None
 
@@ -111,7 +137,7 @@ class Stage(BaseModel):
     @classmethod
     def _shorthand(cls, value: Any) -> Any:
         if isinstance(value, str):
-            return {value: {}} if value in ("judge", "majority") else {"by": value}
+            return {value: {}} if value in _WITH_FIELDS else {"by": value}
         return with_defaults(value)
 
     @model_validator(mode="after")
@@ -119,20 +145,25 @@ class Stage(BaseModel):
         given = [name for name in Stage.model_fields if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(
-                f"{' and '.join(given) or 'nothing'} given; expected one of by, judge, majority"
+                f"{' and '.join(given) or 'nothing'} given; expected one of "
+                f"{', '.join(Stage.model_fields)}"
             )
         return self
 
     @property
     def word(self) -> str:
         """What the stage is called."""
-        return self.by or ("judge" if self.judge else "majority")
+        return self.by or next(name for name in _WITH_FIELDS if getattr(self, name) is not None)
 
     def identity(self) -> str | dict[str, Any]:
         """Return what enters the key."""
         if self.judge:
             return {"judge": self.judge.identity()}
-        return {"majority": self.majority.model_dump(mode="json")} if self.majority else self.word
+        if self.number:
+            return {"number": self.number.model_dump(mode="json")}
+        if self.majority:
+            return {"majority": self.majority.model_dump(mode="json")}
+        return RULES.get(self.word, self.word)
 
     def reads(self) -> Sequence[str]:
         """Name the columns that it reads."""
@@ -145,7 +176,7 @@ class Stage(BaseModel):
 
 
 def with_defaults(value: Any) -> Any:
-    """Take ``judge:`` or ``majority:`` with nothing behind it."""
+    """Take ``judge:``, ``majority:`` or ``number:`` with nothing behind it."""
     if not isinstance(value, Mapping) or any(v is not None for k, v in value.items() if k != "as"):
         return value
-    return {k: {} if k in ("judge", "majority") else v for k, v in value.items()}
+    return {k: {} if k in _WITH_FIELDS else v for k, v in value.items()}

@@ -12,7 +12,7 @@ from stillroom.models.structured import Inquiry, outcomes
 from stillroom.rows import Kind, Schema, Shape
 from stillroom.steps.asking import bound, estimate, estimate_at_most, purchase
 from stillroom.steps.base import Calls, ModelSpec, Out, Runtime, Step, Tick, check_groups
-from stillroom.steps.verify.stages import By, Judge, Stage, with_defaults
+from stillroom.steps.verify.stages import RULES, By, Judge, Stage, with_defaults
 from stillroom.store.artifact import Delta, Manifest
 from stillroom.store.table import Table
 from stillroom.verifiers import Task, verifier
@@ -20,6 +20,7 @@ from stillroom.verifiers.canaries import MOST_FIRST, Canaries
 from stillroom.verifiers.cascade import Alone, Cascade, Sturdy
 from stillroom.verifiers.cascade import Stage as Opened
 from stillroom.verifiers.judge import JudgeVerifier, canary_inquiries
+from stillroom.verifiers.number import NumberVerifier
 from stillroom.verifiers.vote import MajorityStage
 
 
@@ -36,12 +37,12 @@ class Verify(Step):
     counts before ``unparsed``, and that before ``no_reference``.
 
     Attributes:
-        by: ``math`` (expressions, by value), ``choice`` (letters) or ``exact`` (text in normal
-            form) compare with the reference; ``code`` runs the question's ``tests`` in a
-            sandbox.
+        by: ``math`` (expressions, by value), ``choice`` (a letter), ``letters`` (one or several) or
+            ``exact`` (text in normal form) compare with the reference; ``code`` runs the question's
+            ``tests`` in a sandbox.
         judge: A model compares with the reference.
-        cascade: Several stages in a row, each at most once: the words of ``by``, ``judge`` and
-            ``majority``.
+        cascade: Several stages in a row, each at most once: the words of ``by``, ``number``,
+            ``judge`` and ``majority``.
     """
 
     STEP: ClassVar[str] = "verify"
@@ -101,7 +102,7 @@ class Verify(Step):
             return {"judge": self.judge.identity()}
         if self.cascade:
             return {"cascade": [stage.identity() for stage in self.cascade]}
-        return {"by": self.by}
+        return {"by": RULES.get(str(self.by), self.by)}
 
     def bind(self, models: Mapping[str, ModelSpec]) -> Self:
         """Replace the judge's role."""
@@ -179,6 +180,10 @@ class Verify(Step):
                     assert canaries is not None
                     judge = _judge(stage.judge, canaries, rt)
                     opened.append(Alone("judge", judge, stage.judge.also_incorrect))
+                    continue
+                if near := stage.number:
+                    numbers = NumberVerifier(within=near.within, relative=near.relative)
+                    opened.append(Alone("number", Sturdy(numbers)))
                     continue
                 vote = stage.majority
                 rule = verifier(
