@@ -5,12 +5,14 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from aiohttp import web
+from tests.killed import buy_all, killed, read_keys, requests
 from tests.servers import Seen, TeacherServer, answer, hang
 
 from stillroom.models.chat import Completion, Message, Request, Sampling
@@ -18,7 +20,7 @@ from stillroom.models.ledger import Ledger
 
 N = 200
 IN_FLIGHT = 8
-# Each seed kills one purchase about ten times. 200 kills: STILLROOM_KILL_SEEDS=20.
+# Each seed kills one purchase about ten times. STILLROOM_KILL_SEEDS=200 takes some minutes.
 SEEDS = int(os.environ.get("STILLROOM_KILL_SEEDS", "2"))
 
 BUYER = """
@@ -46,7 +48,7 @@ except StillroomError as error:
 
 
 def keys(n: int = N) -> list[bytes]:
-    return [Request("m", (Message("user", f"{i}?"),), Sampling()).key for i in range(n)]
+    return [request.key for request in requests(n)]
 
 
 @contextmanager
@@ -78,25 +80,20 @@ def test_kill_at_random_moments_loses_nothing_and_repeats_only_what_was_in_fligh
     tmp_path: Path, seed: int
 ) -> None:
     draw = random.Random(seed)
-    path = tmp_path / "ledger"
-    used: set[bytes] = set()
+    path, used = tmp_path / "ledger", tmp_path / "used"
     kills = 0
     with TeacherServer(answer(latency_s=0.005)) as server:
-        while True:
-            aim = server.total + draw.randint(1, 40)
-            if aim >= N:
-                break
-            with buyer(path, server) as process:
+        while (aim := server.total + draw.randint(1, 40)) < N:
+            with killed(buy_all, path, server.url, N, 1, used):
                 server.wait_until(TeacherServer.seen(aim))
-                process.send_signal(signal.SIGKILL)
-                out, _ = process.communicate(timeout=120)
+                time.sleep(draw.random() * 0.01)
             kills += 1
-            used.update(bytes.fromhex(line) for line in out.split("\n")[:-1])
             with Ledger(path) as ledger:
-                assert ledger.missing(used) == set()
+                assert ledger.missing(read_keys(used)) == set()
                 assert list(ledger.verify()) == []
-        with buyer(path, server) as process:
-            finish(process)
+        with killed(buy_all, path, server.url, N, 1, used) as process:
+            process.join(120)
+            assert process.exitcode == 0
         with Ledger(path) as ledger:
             assert ledger.missing(keys()) == set()
             assert ledger.stats().total.completions == N

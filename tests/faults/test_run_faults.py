@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
+from tests.killed import killed, stillroom
 from tests.servers import Seen, TeacherServer, answer
 
 from stillroom.recipe.make import read_paths
@@ -19,7 +20,7 @@ from stillroom.store.store import Store
 
 CONCURRENCY = 8
 KILLS = 5
-# Each seed kills one run up to five times. More: STILLROOM_KILL_SEEDS=20.
+# Each seed kills one run up to five times. More: STILLROOM_KILL_SEEDS=40.
 SEEDS = int(os.environ.get("STILLROOM_KILL_SEEDS", "2"))
 QUESTIONS = 60
 DRAWS = 3
@@ -63,9 +64,22 @@ def kitchen(tmp_path):
         yield tmp_path, server
 
 
+def words(store: str = "store", out: str = "out") -> list[str]:
+    return ["run", "recipe.yaml", "--store", store, "--out", out, "--models", "models.toml",
+            "--workers", "1"]  # fmt: skip
+
+
+def ran(folder: Path, store: str = "store", out: str = "out") -> float:
+    """Run the recipe in a warm process; return the seconds that it took."""
+    started = time.monotonic()
+    with killed(stillroom, folder, *words(store, out)) as process:
+        process.join(120)
+        assert process.exitcode == 0, (folder / "said.txt").read_text()
+    return time.monotonic() - started
+
+
 def start(folder: Path, store: str = "store", out: str = "out") -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "stillroom", "run", "recipe.yaml", "--store", store,
-               "--out", out, "--models", "models.toml", "--workers", "1"]  # fmt: skip
+    command = [sys.executable, "-m", "stillroom", *words(store, out)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     return subprocess.Popen(
         command, cwd=folder, env=environment, text=True,
@@ -87,23 +101,18 @@ def files(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_killed_runs_end_in_the_same_bytes_and_buy_nothing_twice(kitchen, seed):
     folder, server = kitchen
-    started = time.monotonic()
-    finish(start(folder, "calm-store", "calm"))
-    length = time.monotonic() - started
+    calm_length = ran(folder, "calm-store", "calm")
     wanted = server.total
     assert wanted >= 60 * DRAWS
     server.calls.clear()
     draw = random.Random(seed)
     kills = 0
     for _ in range(KILLS):
-        process = start(folder)
-        try:
-            process.communicate(timeout=draw.uniform(0.2, 1.0) * length)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
-            kills += 1
-    finish(start(folder))
+        with killed(stillroom, folder, *words()) as process:
+            process.join(draw.uniform(0.05, 0.95) * calm_length)
+            kills += process.exitcode is None
+    ran(folder)
+    assert kills
     assert files(folder / "out") == files(folder / "calm")
     repeated = server.total - wanted
     assert 0 <= repeated <= kills * CONCURRENCY

@@ -5,14 +5,13 @@ The fake teacher is a process of its own, and counts what it answered.
 
 import os
 import random
-import signal
-import subprocess
-import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.fake_teacher import environment, fake_teacher
+from tests.fake_teacher import fake_teacher
+from tests.killed import buy_all, killed, read_keys
 
 from stillroom.errors import ModelError
 from stillroom.models.buy import Bought, buy
@@ -22,7 +21,7 @@ from stillroom.models.openai import OpenAIModel
 
 N = 60
 IN_FLIGHT = 8
-# Each seed kills one purchase several times. 200 kills: STILLROOM_KILL_SEEDS=30.
+# Each seed kills one purchase several times. STILLROOM_KILL_SEEDS=200 takes a quarter of an hour.
 SEEDS = int(os.environ.get("STILLROOM_KILL_SEEDS", "2"))
 
 PASSING = [
@@ -123,22 +122,6 @@ def test_account_that_ends_and_is_mended_costs_only_what_was_in_flight(
     assert stats["answered_again"] <= stops * IN_FLIGHT
 
 
-BUYER = """
-import sys
-from stillroom.models.buy import buy
-from stillroom.models.chat import Message, Request, Sampling
-from stillroom.models.ledger import Ledger
-from stillroom.models.openai import OpenAIModel
-
-path, url, n, choices = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-model = OpenAIModel("m", url, concurrency=8, pause_s=0.01, timeout_s=1.0, choices=choices)
-requests = (
-    Request("m", (Message("user", f"{i // 4}?"),), Sampling(), i % 4) for i in range(n)
-)
-with Ledger(path) as ledger:
-    buy(requests, model=model, ledger=ledger,
-        on_reply=lambda request, reply: print(request.key.hex(), flush=True))
-"""
 FIRE = ["429=0.1/0.01", "500=0.05", "drop=0.05", "half=0.05", "malformed=0.05"]
 
 
@@ -148,32 +131,27 @@ FIRE = ["429=0.1/0.01", "500=0.05", "drop=0.05", "half=0.05", "malformed=0.05"]
 def test_kills_under_fire_lose_nothing_and_repeat_only_what_was_in_flight(
     tmp_path: Path, seed: int, choices: int
 ) -> None:
-    n, draw, path = 200, random.Random(seed), tmp_path / "ledger"
+    n, draw = 200, random.Random(seed)
+    path, used = tmp_path / "ledger", tmp_path / "used"
     options = [word for fault in FIRE for word in ("--fault", fault)]
-    used: set[bytes] = set()
-    kills = 0
+    kills, ended = 0, False
     with fake_teacher(*options, "--latency", "0.01,0.05", "--seed", str(seed)) as teacher:
-        command = [sys.executable, "-c", BUYER, str(path), teacher.url, str(n), str(choices)]
-        while True:
+        while not ended:
             # Answers that the kill waits for; the last purchases end before they come.
             aim = teacher.stats()["answers"] + draw.randint(0, 60 // choices)
-            with subprocess.Popen(
-                command, stdout=subprocess.PIPE, text=True, env=environment()
-            ) as process:
+            with killed(buy_all, path, teacher.url, n, choices, used) as process:
                 teacher.wait_until(
                     lambda s, aim=aim, process=process: (
-                        s["answers"] >= aim or process.poll() is not None
+                        s["answers"] >= aim or process.exitcode is not None
                     )
                 )
-                process.send_signal(signal.SIGKILL)
-                out, _ = process.communicate(timeout=120)
-            used.update(bytes.fromhex(line) for line in out.split("\n")[:-1])
+                time.sleep(draw.random() * 0.02)
+                ended = process.exitcode is not None
+                assert process.exitcode in (None, 0)
             with Ledger(path) as ledger:
-                assert ledger.missing(used) == set()
+                assert ledger.missing(read_keys(used)) == set()
                 assert list(ledger.verify()) == []
-            if process.returncode == 0:
-                break
-            kills += 1
+            kills += not ended
         stats = teacher.stats()
     assert kills >= 2
     assert kept(tmp_path) == n
