@@ -109,14 +109,14 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
 
 def test_after_a_pilot_the_estimate_is_within_a_tenth_and_its_answers_are_kept(shop: Shop) -> None:
     shop.questions(300)
-    said = shop("run", "--pilot", "60")
+    said = shop("plan", "--pilot", "60")
     assert "The pilot bought 60 answers of my/teacher; 540 of 600" in said
     assert shop.server.total == 60
     [line] = [line for line in said.splitlines() if line.startswith("my/teacher: 540 calls")]
     pilot = shop.spent
     about = float(line.split("about $")[1].split(" ")[0])
     low, high = (float(x.strip("$)")) for x in line.split("95%: ")[1].split(")")[0].split(" to "))
-    assert shop("run", "--pilot", "60").startswith("priced")
+    shop("plan", "--pilot", "60")
     assert shop.server.total == 60
     shop("run")
     assert shop.server.total == 600
@@ -136,11 +136,13 @@ def test_manifest_keeps_what_was_spent_by_model(shop: Shop) -> None:
     assert spent["usd"] == pytest.approx(shop.spent)
 
 
-def test_pilot_of_a_step_that_lacks_less_goes_on(shop: Shop) -> None:
+def test_pilot_of_a_step_that_lacks_less_buys_it_and_writes_no_dataset(shop: Shop) -> None:
     shop.questions(5)
-    assert "10 rows in" in shop("run", "--pilot", "50")
+    assert "No step lacks more than 50 answers" in shop("plan", "--pilot", "50")
     assert shop.server.total == 10
-    assert (shop.folder / "out" / "README.md").exists()
+    assert not (shop.folder / "out").exists()
+    shop("run")
+    assert shop.server.total == 10
 
 
 def test_self_hosted_price_and_time_come_from_speed_and_hourly_cost(tmp_path: Path) -> None:
@@ -166,7 +168,7 @@ def test_totals_say_what_is_not_known() -> None:
     unknown = Plan(Calls("m", 5, 5))
     bounded = Plan(Calls("n", 5, 5, tokens=500, bound=True))
     assert totals([unknown, bounded]) == [  # type: ignore[list-item]
-        "m: 5 calls, tokens unknown: give max_tokens, or run --pilot 50",
+        "m: 5 calls, tokens unknown: give max_tokens, or plan --pilot 50",
         "n: 5 calls, at most 500 completion tokens, price unknown",
     ]
 

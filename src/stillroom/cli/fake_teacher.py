@@ -7,13 +7,13 @@ import click
 
 from stillroom.errors import ModelError
 from stillroom.models.config import Price
-from stillroom.models.fake_teacher import Fault, Latency, Script, serve
+from stillroom.models.fake_teacher import Fault, Script, Spread, serve
 
 
 class _Parsed(click.ParamType):  # type: ignore[type-arg]  # generic in some releases only
     """An option whose type reads it from text."""
 
-    def __init__(self, kind: type[Latency] | type[Fault]) -> None:
+    def __init__(self, kind: type[Spread] | type[Fault]) -> None:
         self.name = kind.__name__.lower()
         self._kind = kind
 
@@ -27,7 +27,7 @@ class _Parsed(click.ParamType):  # type: ignore[type-arg]  # generic in some rel
 
 
 @click.command("fake-teacher")
-@click.option("--latency", type=_Parsed(Latency), default="0", show_default=True,
+@click.option("--latency", type=_Parsed(Spread), default="0", show_default=True,
               metavar="P50[,P99]",
               help="Seconds that answers take: all the same, or lognormal.")  # fmt: skip
 @click.option("--fault", "faults", type=_Parsed(Fault), multiple=True,
@@ -42,8 +42,9 @@ class _Parsed(click.ParamType):  # type: ignore[type-arg]  # generic in some rel
 @click.option("--price", nargs=2, type=click.FloatRange(min=0), default=None,
               metavar="PROMPT COMPLETION",
               help="USD per million tokens, for the stats.")  # fmt: skip
-@click.option("--tokens", type=click.IntRange(min=0), default=50, show_default=True,
-              help="Words of reasoning in an answer.")  # fmt: skip
+@click.option("--tokens", type=_Parsed(Spread), default="50", show_default=True,
+              metavar="P50[,P99]",
+              help="Words of reasoning in an answer: always as many, or lognormal.")  # fmt: skip
 @click.option("--api-key-env", metavar="NAME", default=None,
               help="Environment variable with the key that it wants.")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True, help="Of faults and latencies.")

@@ -11,10 +11,9 @@ from rich.text import Text
 from stillroom.cli.options import runtime_options, sandbox_options
 from stillroom.cli.runtime import open_runtime
 from stillroom.cli.study import show_plan
-from stillroom.errors import PilotDone
 from stillroom.models.spending import Limit, Purse
 from stillroom.recipe.load import read_recipe, recipe_text
-from stillroom.recipe.make import make
+from stillroom.recipe.make import make, pilot
 from stillroom.recipe.make import plan as make_plan
 from stillroom.run.planner import Planned, amount, totals
 from stillroom.run.progress import Progress
@@ -32,9 +31,6 @@ from stillroom.study.load import is_study
 @click.option("--replay", is_flag=True, help="Buy nothing: only the ledger answers.")
 @click.option("--budget", metavar="AMOUNT", default=None,
               help="Stop before this run has spent more, such as 200usd or 5M-tokens.")  # fmt: skip
-@click.option("--pilot", metavar="N", type=click.IntRange(min=1), default=None,
-              help="Buy N answers of the first step that lacks more, say what the rest will "
-              "take, and stop.")  # fmt: skip
 @sandbox_options
 @runtime_options
 def run(
@@ -43,7 +39,6 @@ def run(
     retry_failed: bool,
     replay: bool,
     budget: str | None,
-    pilot: int | None,
     sandbox: str,
     allow_unsandboxed: bool,
     store_path: Path,
@@ -68,17 +63,11 @@ def run(
             retry_failed=retry_failed,
             replay=replay,
             purse=Purse(_limit(budget)),
-            pilot=pilot,
             sandbox=sandbox,
             allow_unsandboxed=allow_unsandboxed,
         )
         try:
             made = make(loaded, text=text, store=store, rt=rt, out=folder, watcher=progress)
-        except PilotDone as done:
-            progress.stop()
-            console.print(Text(f"{done} What a run would do:"), soft_wrap=True)
-            _print_plan(make_plan(loaded, store=store, rt=rt), console)
-            return
         finally:
             progress.stop()
     console.print(Text(f"{made.dataset.rows:,} rows in {folder}/ (its card is README.md)"))
@@ -86,9 +75,16 @@ def run(
 
 @click.command()
 @click.argument("recipe", metavar="RECIPE|STUDY")
+@click.option("--pilot", "pilot_size", metavar="N", type=click.IntRange(min=1), default=None,
+              help="First buy N answers of the first step that lacks more, and do the steps "
+              "before it; the estimate is made of them.")  # fmt: skip
+@sandbox_options
 @runtime_options
 def plan(
     recipe: str,
+    pilot_size: int | None,
+    sandbox: str,
+    allow_unsandboxed: bool,
     store_path: Path,
     models_path: Path | None,
     sources: tuple[str, ...],
@@ -96,14 +92,31 @@ def plan(
 ) -> None:
     """Say for every step of RECIPE whether it is cached, what it would buy, and why it is stale.
 
+    What answers will take is told from those that the ledger holds, with an interval.
     For a study: what its arms share, what it would buy, and what difference it could see.
     """
     if is_study(Path(recipe)):
+        if pilot_size is not None:
+            raise click.UsageError(
+                f"--pilot: {recipe} is a study; expected a recipe. Plan its base with --pilot: "
+                "the arms share the answers."
+            )
         show_plan(Path(recipe), store_path, models_path, sources, workers)
         return
-    loaded = read_recipe(recipe_text(recipe), recipe)
+    text = recipe_text(recipe)
+    loaded = read_recipe(text, recipe)
     console = Console(highlight=False)
     with open_runtime(store_path, [loaded], models_path, sources, workers) as (store, rt):
+        rt = replace(rt, sandbox=sandbox, allow_unsandboxed=allow_unsandboxed)
+        if pilot_size is not None:
+            progress = Progress(console)
+            try:
+                said = pilot(
+                    loaded, size=pilot_size, text=text, store=store, rt=rt, watcher=progress
+                )
+            finally:
+                progress.stop()
+            console.print(Text(said), soft_wrap=True)
         planned = make_plan(loaded, store=store, rt=rt)
     _print_plan(planned, console)
 

@@ -54,38 +54,38 @@ _SAID = {
 
 
 @dataclass(frozen=True)
-class Latency:
-    """How long an answer takes: always the same, or lognormal.
+class Spread:
+    """How long answers take, or how many tokens: always the same, or lognormal.
 
     Attributes:
-        p50: Median, in seconds.
-        p99: The 99th percentile, in seconds; the median where all take the same.
+        p50: Median.
+        p99: The 99th percentile; the median where all are the same.
     """
 
     p50: float = 0.0
     p99: float = 0.0
 
     @staticmethod
-    def parse(text: str) -> "Latency":
-        """Read ``P50`` or ``P50,P99``, in seconds.
+    def parse(text: str) -> "Spread":
+        """Read ``P50`` or ``P50,P99``.
 
         Raises:
             ValueError: If the text is neither.
 
-        >>> Latency.parse("2,20")
-        Latency(p50=2.0, p99=20.0)
+        >>> Spread.parse("2,20")
+        Spread(p50=2.0, p99=20.0)
         """
         first, comma, second = text.partition(",")
         try:
-            found = Latency(float(first), float(second if comma else first))
+            found = Spread(float(first), float(second if comma else first))
         except ValueError:
-            found = Latency(-1.0)
+            found = Spread(-1.0)
         if 0 <= found.p50 <= found.p99 < math.inf and (found.p50 or not found.p99):
             return found
-        raise ValueError(f"{text!r}; expected seconds, or median and 99th percentile as in 2,20")
+        raise ValueError(f"{text!r}; expected a number, or median and 99th percentile as in 2,20")
 
     def at(self, share: float) -> float:
-        """Return the latency that this share of the calls stays below.
+        """Return what this share of the calls stays below.
 
         Args:
             share: Above 0 and below 1.
@@ -158,7 +158,7 @@ class Script:
     """What the teacher does.
 
     Attributes:
-        latency: Of answers, and of the faults that take a slot.
+        latency: Seconds that answers take, and the faults that take a slot.
         faults: What goes wrong; of several that befall a call, the first.
         slots: Calls that it works on at once; None for any number.
         queue: Calls that wait for a slot at most; those beyond get 429. None for any number.
@@ -168,12 +168,12 @@ class Script:
         seed: Of faults and latencies.
     """
 
-    latency: Latency = Latency()
+    latency: Spread = Spread()
     faults: tuple[Fault, ...] = ()
     slots: int | None = None
     queue: int | None = None
     price: Price | None = None
-    tokens: int = 50
+    tokens: Spread = Spread(50, 50)
     key: str | None = None
     seed: int = 0
 
@@ -368,15 +368,18 @@ class FakeTeacher:
 
     def _reply(self, order: "_Order", n: int) -> dict[str, Any]:
         choices = []
+        tokens = 0
         for i in range(n):
             draw = random.Random(f"{order.key}/{i}")
-            words = " ".join(draw.choices(_WORDS, k=self._script.tokens))
+            length = round(self._script.tokens.at(self._share(order.key, i, "tokens")))
+            tokens += length + 4
+            words = " ".join(draw.choices(_WORDS, k=length))
             message = {
                 "role": "assistant", "reasoning_content": words,
                 "content": f"The answer is \\boxed{{{draw.randrange(10)}}}.",
             }  # fmt: skip
             choices.append({"index": i, "finish_reason": "stop", "message": message})
-        usage = {"prompt_tokens": order.words, "completion_tokens": n * (self._script.tokens + 4)}
+        usage = {"prompt_tokens": order.words, "completion_tokens": tokens}
         return {
             "id": f"fake-{order.key[:12]}", "object": "chat.completion", "created": 0,
             "model": order.model, "choices": choices, "usage": usage,

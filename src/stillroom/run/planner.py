@@ -131,7 +131,7 @@ def _total(calls: Sequence[Calls]) -> str:
         parts.append(f"{sign} {sum(prompts):,} prompt tokens")
     tokens = [c.tokens for c in calls if c.tokens is not None]
     if len(tokens) < len(calls):
-        return ", ".join([*parts, "tokens unknown: give max_tokens, or run --pilot 50"])
+        return ", ".join([*parts, "tokens unknown: give max_tokens, or plan --pilot 50"])
     parts.append(f"{sign} {sum(tokens):,} completion tokens")
     prices = [c.usd for c in calls if c.usd is not None]
     if len(prices) < len(calls):
