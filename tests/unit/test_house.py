@@ -9,7 +9,7 @@ import pytest
 
 from stillroom.models.config import load_config
 from stillroom.recipe.load import read_recipe
-from stillroom.study.load import read_study
+from stillroom.study.load import read_design
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,7 +38,7 @@ def test_recipes_in_the_readme_load():
     recipes = [text for text in blocks("yaml") if "\narms:" not in text]
     studies = [text for text in blocks("yaml") if text not in recipes]
     for text in studies:
-        assert read_study(text, "README.md").control
+        assert read_design(text, "README.md").control
     for text in recipes:
         read_recipe(text, "README.md")
 

@@ -7,8 +7,9 @@ import pytest
 
 from stillroom.cli import main
 from stillroom.evaluate.grade import exam_of
-from stillroom.study.load import load_study
-from stillroom.study.run import arms_of, settings_of
+from stillroom.study.form import Mixing
+from stillroom.study.load import load_design, load_study
+from stillroom.study.run import arms_of, read_arm, read_base, settings_of
 
 STUDIES = Path(__file__).parents[2] / "studies"
 FILES = sorted(STUDIES.rglob("study.yaml"))
@@ -17,8 +18,13 @@ OPENTHOUGHTS = [file for file in FILES if "openthoughts" in file.parts]
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.parent.relative_to(STUDIES)))
 def test_a_study_is_whole(file):
-    study = load_study(file)
-    assert set(arms_of(study, beside=file.parent)) == set(study.arms)
+    study = load_design(file)
+    if isinstance(study, Mixing):
+        mixing = pytest.importorskip("stillroom.study.mixing")
+        name, base = read_base(study.base, file.parent)
+        assert mixing.sources_of(study, read_arm(name, base, "base", {})).groups
+    else:
+        assert set(arms_of(study, beside=file.parent)) == set(study.arms)
     assert settings_of(study.student)
     for name in (*study.benchmarks.develop, *study.benchmarks.held_out):
         assert exam_of(name, study.benchmarks.repeats).repeats >= 1
@@ -34,6 +40,20 @@ def test_the_papers_six_stages_are_there_for_three_domains_by_one_protocol():
             31_600, first.student, first.benchmarks,
         )  # fmt: skip
     assert settings_of(first.student)["learning_rate"] == 4e-5
+
+
+def test_the_proxy_search_has_the_papers_six_stages_and_every_arm_fits():
+    pytest.importorskip("scipy")
+    from stillroom.study.search import load_search, preview
+
+    file = STUDIES / "proxy" / "search.yaml"
+    studies = preview(load_search(file), beside=file.parent)
+    assert [study.name for study, _ in studies] == [
+        "1-sources", "2-mixing", "2-weights-mixtures", "2-weights", "3-questions", "4-draws",
+        "5-answers", "6-teacher",
+    ]  # fmt: skip
+    assert all(set(recipes) == set(study.arms) for study, recipes in studies)
+    assert len({(s.rows, s.benchmarks.develop, str(s.student)) for s, _ in studies}) == 1
 
 
 @pytest.mark.slow

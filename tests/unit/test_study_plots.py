@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from stillroom.study.curves import Point, curves_svg
 from stillroom.study.forest import Line, Scale, forest_svg
 from stillroom.study.panels import panels_svg
+from stillroom.study.scatter import scatter_svg
 
 SVG = "{http://www.w3.org/2000/svg}"
 NAMES = ["a", "<b> & c", "x" * 80]
@@ -63,3 +64,14 @@ def test_scale_holds_all_values_between_round_ends(values, ticks):
     scale = Scale.over(values, ticks=ticks)
     assert all(-1e-9 <= scale.share(v) <= 1 + 1e-9 for v in values)
     assert 2 <= len(scale.ticks()) <= ticks + 3
+
+
+@given(st.lists(st.tuples(finite, finite), min_size=1, max_size=20))
+def test_a_scatter_shows_every_pair(pairs):
+    assert len(circles_in_view(scatter_svg("observed <%>", pairs))) == len(pairs)
+
+
+def test_a_tick_to_compare_with_widens_the_axis():
+    plain = Line("a", 1.0, 0.5, 1.5)
+    assert "90" not in forest_svg("t", [plain], zero=True)
+    assert ">100<" in forest_svg("t", [Line("a", 1.0, 0.5, 1.5, against=90.0)], zero=True)

@@ -17,7 +17,7 @@ from stillroom.recipe.make import make, pilot
 from stillroom.recipe.make import plan as make_plan
 from stillroom.run.planner import Planned, amount, totals
 from stillroom.run.progress import Progress
-from stillroom.study.load import is_study
+from stillroom.study.load import is_search, is_study
 
 
 @click.command()
@@ -93,13 +93,14 @@ def plan(
     """Say for every step of RECIPE whether it is cached, what it would buy, and why it is stale.
 
     What answers will take is told from those that the ledger holds, with an interval.
-    For a study: what its arms share, what it would buy, and what difference it could see.
+    For a study: what its arms share, what it would buy, and what difference it could see. For a
+    search: that of each of its stages.
     """
-    if is_study(Path(recipe)):
+    if is_study(Path(recipe)) or is_search(Path(recipe)):
         if pilot_size is not None:
             raise click.UsageError(
-                f"--pilot: {recipe} is a study; expected a recipe. Plan its base with --pilot: "
-                "the arms share the answers."
+                f"--pilot: {recipe} is no recipe; expected one. Plan the base of a study with "
+                "--pilot: the arms share the answers."
             )
         show_plan(Path(recipe), store_path, models_path, sources, workers)
         return

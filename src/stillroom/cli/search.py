@@ -16,7 +16,7 @@ from stillroom.evaluate.grade import exam_of
 from stillroom.store.store import disk_errors, replace_text
 from stillroom.study.arms import change
 from stillroom.study.load import load_study
-from stillroom.study.run import Laboratory, arms_of, read_arm, read_base, run
+from stillroom.study.run import Laboratory, arms_of, read_base, run
 from stillroom.study.seals import Opening, open_seal
 
 
@@ -47,19 +47,13 @@ def search(
     If it stops, the same command goes on where it was.
     """
     need("scipy", "torch")
-    from stillroom.study.search import load_search, run_search
+    from stillroom.study.search import load_search, preview, run_search
 
     loaded = load_search(file)
     console = Console(highlight=False)
-    _, data = read_base(loaded.base, file.parent)
-    studies = [load_study(file.parent / stage) for stage in loaded.stages]
-    recipes = []
-    for study in studies:
-        for arm, changes in study.arms.items():
-            recipes.append(read_arm(loaded.base, data, arm, changes))
-        # Enough to know names of sources: each stage stands on the control of the one before.
-        data = change(data, study.arms[study.control])
-    names = [name for study in studies for name in study.benchmarks.develop]
+    studies = preview(loaded, beside=file.parent)
+    recipes = [recipe for _, arms in studies for recipe in arms.values()]
+    names = list(dict.fromkeys(name for study, _ in studies for name in study.benchmarks.develop))
     folder = out or file.parent
     with open_runtime(store_path, recipes, models_path, sources, workers, names) as (store, rt):
         teller = Teller(console)

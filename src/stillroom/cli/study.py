@@ -1,6 +1,9 @@
 """`study`: run a study and write its report; and the plan of a study."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -13,8 +16,13 @@ from stillroom.cli.runtime import open_runtime
 from stillroom.cli.teller import Teller
 from stillroom.errors import SetupError
 from stillroom.evaluate.grade import exam_of
-from stillroom.study.load import load_study
-from stillroom.study.run import Laboratory, arms_of, run, settings_of
+from stillroom.recipe.form import Recipe
+from stillroom.study.form import Study
+from stillroom.study.load import is_search, load_design
+from stillroom.study.run import Laboratory, arms_of, read_base, run
+
+if TYPE_CHECKING:
+    from stillroom.study.plan import StudyPlan, Work
 
 
 @click.command()
@@ -44,48 +52,78 @@ def study(
     where it was.
     """
     need("scipy", "torch")
+    from stillroom.study.mixing import run_mixing
+    from stillroom.study.mixing_report import write_mixing_report
     from stillroom.study.report import write_report
 
-    loaded = load_study(file)
-    settings_of(loaded.student)
-    recipes = arms_of(loaded, beside=file.parent)
+    loaded = load_design(file)
+    recipes = [recipe for _, arms in _parts(file) for recipe in arms.values()]
     exams = [exam_of(name, loaded.benchmarks.repeats) for name in loaded.benchmarks.develop]
     console = Console(highlight=False)
     names = [exam.name for exam in exams]
-    with open_runtime(store_path, list(recipes.values()), models_path, sources, workers, names) as (
-        store,
-        rt,
-    ):
+    folder = out or file.parent
+    with open_runtime(store_path, recipes, models_path, sources, workers, names) as (store, rt):
         listener = Teller(console)
+        lab = Laboratory(store, rt, students, listener)
         try:
-            result = run(loaded, recipes, exams, Laboratory(store, rt, students, listener))
+            if isinstance(loaded, Study):
+                arms = arms_of(loaded, beside=file.parent)
+                written = write_report(run(loaded, arms, exams, lab), folder)
+            else:
+                name, base = read_base(loaded.base, file.parent)
+                written = write_mixing_report(run_mixing(loaded, name, base, exams, lab), folder)
         finally:
             listener.stop()
-    folder = out or file.parent
-    written = write_report(result, folder)
     report = next(path for path in written if path.name == "report.md")
-    console.print(Text(report.read_text("utf-8").split("\n\n")[1]))
+    said = [line for line in report.read_text("utf-8").split("\n\n") if line.startswith("- ")]
+    console.print(Text(said[0] if said else "Too few arms were trained to compare any."))
     console.print(Text(f"The whole report is {report} and {report.with_suffix('.html')}"))
+
+
+def _parts(file: Path) -> list[tuple[Study, dict[str, Recipe]]]:
+    """Return the studies of a study, or of the stages of a search, with their recipes."""
+    from stillroom.study.search import Entry, Search, load_search, preview
+
+    if is_search(file):
+        return preview(load_search(file), beside=file.parent)
+    base = load_design(file).base
+    return preview(Search(base=base, stages=(Entry(study=file.name),)), beside=file.parent)
 
 
 def show_plan(
     file: Path, store_path: Path, models_path: Path | None, sources: tuple[str, ...], workers: int
 ) -> None:
-    """Print what a study would do."""
+    """Print what a study would do, or the studies of a search if every control won."""
     need("scipy", "torch")
-    from stillroom.study.plan import Work, plan_study
+    from stillroom.study.plan import plan_study
 
-    loaded = load_study(file)
-    settings_of(loaded.student)
-    recipes = arms_of(loaded, beside=file.parent)
-    names = list(loaded.benchmarks.develop)
-    exams = [(exam_of(n, loaded.benchmarks.repeats), benchmarks()[n].items) for n in names]
-    with open_runtime(store_path, list(recipes.values()), models_path, sources, workers, names) as (
-        store,
-        rt,
-    ):
-        planned = plan_study(loaded, recipes, exams, store=store, rt=rt)
+    parts = _parts(file)
     console = Console(highlight=False)
+    recipes = [recipe for _, arms in parts for recipe in arms.values()]
+    names = list(dict.fromkeys(name for study, _ in parts for name in study.benchmarks.develop))
+    with open_runtime(store_path, recipes, models_path, sources, workers, names) as (store, rt):
+        plans = []
+        for study, arms in parts:
+            exams = [
+                (exam_of(name, study.benchmarks.repeats), benchmarks()[name].items)
+                for name in study.benchmarks.develop
+            ]
+            plans.append(plan_study(study, arms, exams, store=store, rt=rt))
+    for (study, _), plan in zip(parts, plans, strict=True):
+        if len(parts) > 1:
+            console.print(Text(f"{study.name}: {study.question}", style="bold"))
+        _print_plan(plan, console)
+    if len(parts) > 1:
+        students = sum(plan.students for plan in plans)
+        console.print(
+            Text(
+                f"{students} students to train in all, if the control of every study won; what "
+                "winners share with it is done once."
+            )
+        )
+
+
+def _print_plan(planned: StudyPlan, console: Console) -> None:
     grid = Grid(box=None, pad_edge=False)
     grid.add_column("")
     for name in ("steps", "in the store", "calls to buy", "tokens", "USD"):

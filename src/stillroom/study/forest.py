@@ -21,6 +21,8 @@ class Line:
     high: float
     side: int = 0
     """1 and -1 are drawn as better and worse, 0 as neither."""
+    against: float | None = None
+    """Drawn as a tick across the line: what the estimate is to be compared with."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,12 @@ def forest_svg(title: str, lines: Sequence[Line], *, zero: bool) -> str:
     Returns:
         An SVG document.
     """
-    ends = [value for line in lines for value in (line.low, line.high)]
+    ends = [
+        value
+        for line in lines
+        for value in (line.low, line.high, line.against)
+        if value is not None
+    ]
     scale = Scale.over([0.0, *ends] if zero else ends)
     width, height = WIDTH - LEFT - RIGHT, ROW * len(lines)
     parts = [text(16, 22, title, weight=600, size=15)]
@@ -107,9 +114,16 @@ def mark(
     low, value, high = (
         round(left + width * scale.share(v), 1) for v in (line.low, line.value, line.high)
     )
-    return (
+    drawn = (
         f'<line x1="{low}" y1="{y}" x2="{high}" y2="{y}" stroke="{ink}" stroke-width="2"/>\n'
         f'<circle cx="{value}" cy="{y}" r="{radius}" fill="{ink}"/>'
+    )
+    if line.against is None:
+        return drawn
+    x = round(left + width * scale.share(line.against), 1)
+    return (
+        f'{drawn}\n<line x1="{x}" y1="{y - 9}" x2="{x}" y2="{y + 9}" stroke="{INK}" '
+        'stroke-width="2"/>'
     )
 
 

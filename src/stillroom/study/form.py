@@ -42,15 +42,13 @@ class Benchmarks(BaseModel):
         return self
 
 
-class Study(BaseModel):
-    """One question, its arms, and how they are compared.
+class Design(BaseModel):
+    """What all studies say: what is asked, of which students, at which size.
 
     Attributes:
         question: What is asked, in a sentence.
         hypothesis: What is expected, written down before anything is run.
         base: The recipe that all arms share: a path beside the study, or a shipped name.
-        arms: Name to changes (see `stillroom.study.arms`); the first is the control. Every arm
-            changes the same fields; the control may change none.
         rows: Rows that each student is trained on: the same for every arm.
         tokens: Answer tokens that each student is trained on, in place of ``rows``.
         shortage: What to do when an arm's recipe makes too few: ``upsample`` repeats rows,
@@ -71,7 +69,6 @@ class Study(BaseModel):
     question: str = Field(min_length=1)
     hypothesis: str = ""
     base: str
-    arms: Mapping[str, Mapping[str, Any]] = Field(min_length=2)
     rows: int | None = Field(None, ge=1)
     tokens: int | None = Field(None, ge=1)
     shortage: Literal["upsample", "refuse"] = "refuse"
@@ -90,6 +87,17 @@ class Study(BaseModel):
                 "compared at one size"
             )
         return self
+
+
+class Study(Design):
+    """One question, its arms, and how they are compared.
+
+    Attributes:
+        arms: Name to changes (see `stillroom.study.arms`); the first is the control. Every arm
+            changes the same fields; the control may change none.
+    """
+
+    arms: Mapping[str, Mapping[str, Any]] = Field(min_length=2)
 
     @model_validator(mode="after")
     def _same_fields(self) -> Self:
@@ -113,6 +121,70 @@ class Study(BaseModel):
     def control(self) -> str:
         """The arm that others are compared with."""
         return next(iter(self.arms))
+
+
+class Mixtures(BaseModel):
+    """Random mixtures to train on, before weights are proposed.
+
+    Attributes:
+        at: The `mix` whose weights are asked for, such as ``math.mix``; it draws a ``total``.
+        random: Mixtures, a student each.
+        concentration: Of the Dirichlet distribution that weights are drawn from: 1 draws all
+            mixtures alike, more draws nearer to equal weights, less nearer to single sources.
+        groups: Name to branches that share one weight, each branch in one group; their proportions
+            stay those of the base. Without it each branch has a weight of its own.
+        outcome: What is regressed on weights: ``accuracy``, or ``likelihood``, which needs
+            ``references``. The likelihood where there is one, by default.
+        seed: Of the draws.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    at: str
+    random: int = Field(ge=6, le=10_000)
+    concentration: float = Field(1.0, gt=0, le=1_000, allow_inf_nan=False)
+    groups: Mapping[str, tuple[str, ...]] | None = None
+    outcome: Literal["accuracy", "likelihood"] | None = None
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _in_one_group(self) -> Self:
+        if self.groups is None:
+            return self
+        if len(self.groups) < 2:
+            raise ValueError("groups has one group; expected two or more to weigh")
+        branches = [branch for group in self.groups.values() for branch in group]
+        twice = sorted({b for b in branches if branches.count(b) > 1})
+        if twice:
+            raise ValueError(f"groups names {twice[0]} twice; expected each branch in one group")
+        empty = [name for name, group in self.groups.items() if not group]
+        if empty:
+            raise ValueError(f"group {empty[0]} has no branch; expected one or more")
+        return self
+
+
+class Mixing(Design):
+    """A study whose arms are found: the base's mixture against weights that a regression proposes.
+
+    Attributes:
+        mixtures: What the regression learns from; see `stillroom.study.mixing`.
+    """
+
+    mixtures: Mixtures
+
+    @model_validator(mode="after")
+    def _has_its_outcome(self) -> Self:
+        if self.mixtures.outcome == "likelihood" and self.references is None:
+            raise ValueError(
+                "mixtures.outcome is likelihood and there are no references; expected a model "
+                "whose right answers are scored"
+            )
+        return self
+
+    @property
+    def outcome(self) -> Literal["accuracy", "likelihood"]:
+        """What is regressed on weights."""
+        return self.mixtures.outcome or ("likelihood" if self.references else "accuracy")
 
 
 Arms = Mapping[str, Recipe]

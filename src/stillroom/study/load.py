@@ -6,11 +6,26 @@ from pydantic import ValidationError
 
 from stillroom.errors import RecipeError
 from stillroom.recipe.document import Document
-from stillroom.study.form import Study
+from stillroom.study.form import Mixing, Study
 
 
 def load_study(path: Path) -> Study:
-    """Read a study from a YAML file; its name is that of the file, or of its folder.
+    """Read a study whose arms its file names; its name is that of the file, or of its folder.
+
+    Raises:
+        RecipeError: If it cannot be read, or says something that cannot be done.
+    """
+    loaded = load_design(path)
+    if isinstance(loaded, Mixing):
+        raise RecipeError(
+            f"{path}: it has mixtures and no arms; expected a study with arms. Run it by "
+            "`stillroom study`."
+        )
+    return loaded
+
+
+def load_design(path: Path) -> Study | Mixing:
+    """Read a study of either form: one that names its arms, or one that draws mixtures.
 
     Raises:
         RecipeError: If it cannot be read, or says something that cannot be done.
@@ -22,11 +37,11 @@ def load_study(path: Path) -> Study:
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read ({error}); expected UTF-8 text.") from None
     name = path.parent.name if path.stem == "study" else path.stem
-    return read_study(text, str(path), name)
+    return read_design(text, str(path), name)
 
 
-def read_study(text: str, where: str = "study", name: str = "") -> Study:
-    """Read a study from YAML text.
+def read_design(text: str, where: str = "study", name: str = "") -> Study | Mixing:
+    """Read a study of either form from YAML text.
 
     Args:
         text: YAML; values only, no anchors, tags or merges.
@@ -38,16 +53,32 @@ def read_study(text: str, where: str = "study", name: str = "") -> Study:
     """
     document = Document(where)
     data = document.parse(text)
-    document.unknown(data, Study.model_fields, (), "field")
+    form: type[Study | Mixing] = Study
+    if isinstance(data, dict) and "mixtures" in data:
+        if "arms" in data:
+            raise document.error(
+                ("mixtures",), "stands beside arms; expected one of them: mixtures finds its arms"
+            )
+        form = Mixing
+    document.unknown(data, form.model_fields, (), "field")
     try:
-        return Study.model_validate({"name": name, **data})
+        return form.model_validate({"name": name, **data})
     except ValidationError as error:
-        raise document.invalid(error, (), data, Study) from None
+        raise document.invalid(error, (), data, form) from None
 
 
 def is_study(path: Path) -> bool:
-    """Tell whether a file is a study rather than a recipe: whether it has arms."""
+    """Tell whether a file is a study rather than a recipe: whether it has arms, or finds them."""
+    return _has(path, "arms:", "mixtures:")
+
+
+def is_search(path: Path) -> bool:
+    """Tell whether a file is a search: whether it has stages."""
+    return _has(path, "stages:")
+
+
+def _has(path: Path, *fields: str) -> bool:
     try:
-        return any(line.startswith("arms:") for line in path.read_text("utf-8").splitlines())
+        return any(line.startswith(fields) for line in path.read_text("utf-8").splitlines())
     except (OSError, UnicodeDecodeError):
         return False

@@ -35,12 +35,19 @@ EXAMPLES = 3
 """Rows shown for each arm that the control kept, and as many that it dropped."""
 
 
-def write_report(result: Result, folder: Path) -> list[Path]:
+def write_report(
+    result: Result,
+    folder: Path,
+    before: Sequence[Block] = (),
+    facts: Mapping[str, Any] | None = None,
+) -> list[Path]:
     """Write ``report.md``, ``report.html``, their plots and ``results.json``.
 
     Args:
         result: A study that was run.
         folder: Where they go; files of an older report are replaced.
+        before: What the report says before the comparison of arms.
+        facts: Further numbers for programs.
 
     Returns:
         What was written.
@@ -50,14 +57,15 @@ def write_report(result: Result, folder: Path) -> list[Path]:
     """
     arms = [arm for arm in result.study.arms if not _failed(result, arm)]
     if len(arms) < 2 or arms[0] != result.study.control:
-        blocks = [*_opening(result), Block(text="Too few arms were trained to compare any.")]
-        facts: dict[str, Any] = {}
+        blocks = [Block(text="Too few arms were trained to compare any.")]
+        own: dict[str, Any] = {}
     else:
         grades = result.grades().filter(pl.col("arm").is_in(arms))
         outcomes = Outcomes.of(grades, arms)
         blocks = _blocks(result, outcomes)
-        facts = _facts(result, outcomes)
-    return write(folder, result.study.question, blocks, facts)
+        own = _facts(result, outcomes)
+    blocks = [*_opening(result), *before, *blocks]
+    return write(folder, result.study.question, blocks, {**own, **(facts or {})})
 
 
 def _failed(result: Result, arm: str) -> bool:
@@ -80,8 +88,7 @@ def _blocks(result: Result, outcomes: Outcomes) -> list[Block]:
     study = result.study
     scored, compared = scores(outcomes), differences(outcomes)
     size = f"{study.rows:,} rows" if study.rows else f"{study.tokens:,} answer tokens"
-    blocks = _opening(result)
-    blocks.append(Block(points=verdict(study, outcomes)))
+    blocks = [Block(points=verdict(study, outcomes))]
     seeds = f"{study.seeds} seed{'s' if study.seeds > 1 else ''}"
     blocks.append(
         Block(
@@ -105,7 +112,7 @@ def _blocks(result: Result, outcomes: Outcomes) -> list[Block]:
     blocks += _attempts(result, list(outcomes.arms))
     blocks += _sources_of_difference(result, list(outcomes.arms))
     blocks += _seals(result)
-    blocks += _cost(result, list(outcomes.arms))
+    blocks += cost([result])
     blocks += _keys(result)
     return blocks
 
@@ -259,18 +266,21 @@ def _seals(result: Result) -> list[Block]:
     return [Block(heading="Held-out benchmarks"), Block(points=said)]
 
 
-def _cost(result: Result, arms: Sequence[str]) -> list[Block]:
+def cost(results: Sequence[Result]) -> list[Block]:
     """Add up what was spent, each artifact once, and say what sharing saved."""
     once: dict[str, Mapping[str, Any]] = {}
     apart: Counter[str] = Counter()
-    for steps in result.built.values():
-        for built in steps:
-            once[built.artifact.manifest.key] = built.artifact.manifest.measured
-            apart.update(_spent(built.artifact.manifest.measured))
+    for result in results:
+        for steps in result.built.values():
+            for built in steps:
+                once[built.artifact.manifest.key] = built.artifact.manifest.measured
+                apart.update(_spent(built.artifact.manifest.measured))
     shared: Counter[str] = Counter()
     for measured in once.values():
         shared.update(_spent(measured))
-    training = sum(s.seconds for s in {s.student: s for s in result.sat if s.student}.values())
+    sat = [s for result in results for s in result.sat if s.student]
+    different = {s.student: s for s in sat}
+    training = sum(s.seconds for s in different.values())
     names = {
         "asked": "completions asked for", "completion_tokens": "completion tokens bought",
         "usd": "US dollars", "seconds": "seconds of steps",
@@ -280,9 +290,7 @@ def _cost(result: Result, arms: Sequence[str]) -> list[Block]:
         for name, words in names.items()
         if apart[name]
     ]
-    students = sum(1 for s in result.sat if s.student)
-    different = len({s.student for s in result.sat if s.student})
-    rows.append(["students trained", f"{different:,}", f"{students:,}"])
+    rows.append(["students trained", f"{len(different):,}", f"{len(sat):,}"])
     rows.append(["seconds of training", f"{training:,.0f}", ""])
     header = ["", "spent", "if no arm shared anything"]
     return [Block(heading="Cost"), Block(table=(header, rows))]

@@ -1,0 +1,153 @@
+"""Studies that draw mixtures: what is weighed, what is drawn, and what is refused."""
+
+import numpy as np
+import pytest
+import yaml
+
+pytest.importorskip("scipy")
+
+from stillroom.errors import RecipeError
+from stillroom.recipe.load import read_recipe
+from stillroom.study.form import Mixing, Study
+from stillroom.study.load import load_study, read_design
+from stillroom.study.mixing import (
+    CONTROL,
+    PROPOSED,
+    confirmation,
+    draw_weights,
+    random_study,
+    sources_of,
+)
+
+FAMILIES = ("arithmetic", "words", "loops")
+
+
+def base(**mix):
+    branches = {f: [{"source": {"procedural": {"n": 30, "families": [f]}}}] for f in FAMILIES}
+    steps = [
+        {"mix": {"branches": branches, "total": 30, **mix}, "as": "questions"},
+        {"take": 10},
+        "answer",
+    ]
+    recipe = {"name": "base", "models": {"teacher": {"name": "m"}}, "domains": {"math": steps}}
+    return read_recipe(yaml.safe_dump(recipe, sort_keys=False), "base")
+
+
+def study(mixtures, **more):
+    data = {
+        "question": "How to mix?", "base": "base.yaml", "rows": 10, "student": {},
+        "benchmarks": "proxy_suite", "mixtures": mixtures, **more,
+    }  # fmt: skip
+    return read_design(yaml.safe_dump(data, sort_keys=False), "study.yaml", "mixing")
+
+
+WHOLE = {"at": "math.questions", "random": 8}
+
+
+def test_random_mixtures_are_arms_of_one_seed_that_change_only_weights():
+    mixing = study(WHOLE, seeds=3)
+    assert isinstance(mixing, Mixing)
+    assert mixing.outcome == "accuracy"
+    sources = sources_of(mixing, base())
+    weights = draw_weights(mixing, sources)
+    assert weights.shape == (8, 3)
+    assert (weights == draw_weights(mixing, sources)).all()
+    random = random_study(mixing, sources, weights)
+    assert (len(random.arms), random.seeds, random.rows) == (8, 1, 10)
+    for changes, row in zip(random.arms.values(), weights, strict=True):
+        ((path, named),) = changes.items()
+        assert path == "math.questions.weights"
+        assert list(named.values()) == pytest.approx(row, abs=1e-4)
+        assert all(weight > 0 for weight in named.values())
+
+
+def test_the_confirmation_changes_nothing_in_its_control():
+    mixing = study(WHOLE, seeds=5)
+    check = confirmation(mixing, sources_of(mixing, base()), [0.5, 0.3, 0.2])
+    assert check.arms[CONTROL] == {}
+    assert check.arms[PROPOSED] == {
+        "math.questions.weights": {"arithmetic": 0.5, "words": 0.3, "loops": 0.2}
+    }
+    assert check.seeds == 5
+
+
+def test_groups_share_a_weight_in_the_proportions_of_the_base():
+    mixing = study({**WHOLE, "groups": {"math": ["arithmetic", "words"], "code": ["loops"]}})
+    sources = sources_of(mixing, base(weights={"arithmetic": 3, "words": 1, "loops": 4}))
+    assert list(sources.base) == pytest.approx([0.5, 0.5])
+    assert sources.branches([0.8, 0.2]) == pytest.approx(
+        {"arithmetic": 0.6, "words": 0.2, "loops": 0.2}
+    )
+
+
+def test_branches_that_are_not_mixed_have_no_weight():
+    mixing = study({**WHOLE, "groups": {"math": ["arithmetic"], "code": ["loops"], "w": ["words"]}})
+    sources = sources_of(mixing, base(top=2))
+    assert list(sources.groups) == ["math", "w"]
+
+
+@pytest.mark.parametrize(
+    ("mixtures", "mix", "words"),
+    [
+        ({"at": "math.answer"}, {}, "which is no mix of base; expected one of math.questions"),
+        ({"at": "maths.questions"}, {}, "which is no mix"),
+        ({}, {"total": None}, "draws no total"),
+        ({}, {"top": 1}, "mixes arithmetic only; expected two"),
+        ({"groups": {"a": ["arithmetic"], "b": ["words"]}}, {}, "leaves out loops"),
+        ({"groups": {"a": ["arithmetic", "words"], "b": ["loops", "x"]}}, {}, "names x"),
+        ({"random": 6, "groups": None}, {}, None),
+    ],
+)
+def test_a_mix_that_cannot_be_weighed_is_refused(mixtures, mix, words):
+    mixing = study({**WHOLE, **mixtures})
+    if words is None:
+        assert len(sources_of(mixing, base(**mix)).groups) == 3
+        return
+    with pytest.raises(RecipeError, match=words):
+        sources_of(mixing, base(**mix))
+
+
+def test_too_few_mixtures_for_many_sources_are_refused():
+    families = ["arithmetic", "words", "loops", "lists", "units", "modular"]
+    branches = {f: [{"source": {"procedural": {"n": 30, "families": [f]}}}] for f in families}
+    with pytest.raises(RecipeError, match=r"random is 6; expected 9 or more"):
+        sources_of(study({**WHOLE, "random": 6}), base(branches=branches))
+
+
+@pytest.mark.parametrize(
+    ("mixtures", "words"),
+    [
+        ({"random": 3}, "mixtures.random is 3"),
+        ({"concentration": 0}, "mixtures.concentration is 0"),
+        ({"outcome": "likelihood"}, "there are no references"),
+        ({"outcome": "loss"}, "mixtures.outcome"),
+        ({"sources": ["a"]}, "sources"),
+        ({"groups": {"a": ["arithmetic", "words", "loops"]}}, "expected two or more to weigh"),
+        ({"groups": {"a": ["words"], "b": ["words", "loops"]}}, "names words twice"),
+        ({"groups": {"a": ["words"], "b": []}}, "group b has no branch"),
+    ],
+)
+def test_mixtures_that_cannot_be_drawn_are_refused(mixtures, words):
+    with pytest.raises(RecipeError, match=words):
+        study({**WHOLE, **mixtures})
+
+
+def test_mixtures_and_arms_exclude_each_other():
+    with pytest.raises(RecipeError, match="stands beside arms"):
+        study(WHOLE, arms={"a": {}, "b": {"math.take": 5}})
+
+
+def test_a_study_that_finds_its_arms_has_none_to_promote(tmp_path):
+    (tmp_path / "study.yaml").write_text(
+        "question: q\nbase: b\nrows: 5\nstudent: {}\nbenchmarks: proxy_suite\n"
+        "mixtures: {at: math.mix, random: 8}\n"
+    )
+    with pytest.raises(RecipeError, match="has mixtures and no arms"):
+        load_study(tmp_path / "study.yaml")
+
+
+def test_a_study_with_arms_is_read_as_one():
+    arms = {"a": {}, "b": {"math.take": 5}}
+    data = {"question": "q", "base": "b", "rows": 5, "student": {}, "benchmarks": "proxy_suite"}
+    assert isinstance(read_design(yaml.safe_dump({**data, "arms": arms})), Study)
+    assert np.isfinite(read_design(yaml.safe_dump({**data, "arms": arms})).matters)
