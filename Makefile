@@ -1,5 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
+# Many tests wait for processes and servers; a file's tests stay together and share its fixtures.
+TOGETHER := -n 3 --dist loadfile
 CORE := .venv/core.stamp
 DEV := .venv/dev.stamp
 
@@ -10,13 +12,13 @@ demo: $(CORE) ## set up .venv and run the quickstart to a finished dataset
 	$(BIN)/stillroom run quickstart
 
 test: $(DEV) ## set up .venv and run every test
-	$(BIN)/pytest
+	$(BIN)/pytest $(TOGETHER)
 
 check: $(DEV) ## ruff, mypy, import layers, unit and property tests
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q tests/unit tests/property tests/golden
+	$(BIN)/pytest -q $(TOGETHER) tests/unit tests/property tests/golden
 
 golden: $(DEV) ## record golden rows of new versions; never overwrites
 	$(BIN)/python tests/golden/record.py
