@@ -89,6 +89,7 @@ def test_a_study_runs_reports_and_runs_again_for_nothing(folder, capsys):
     main(command(folder, "plan"))
     planned = capsys.readouterr().out
     assert "4 students to train, 4,800 attempts" in planned
+    assert "not known before one was trained here" in planned
     main(command(folder, "study"))
     said = capsys.readouterr().out
     assert "students: 0 found, 4 to train" in said
@@ -107,6 +108,8 @@ def test_a_study_runs_reports_and_runs_again_for_nothing(folder, capsys):
     assert "Does <b>verification</b> help | or not?" in page.text
     assert (folder / "difference.svg").read_text() in first["report.html"]
 
+    main(command(folder, "plan"))
+    assert "as 4 of the kind took here" in capsys.readouterr().out
     main(command(folder, "study"))
     assert "students: 4 found, 0 to train" in capsys.readouterr().out
     assert {f.name: f.read_text() for f in folder.glob("report.*")} == first

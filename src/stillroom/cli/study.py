@@ -17,6 +17,7 @@ from stillroom.cli.teller import Teller
 from stillroom.errors import SetupError
 from stillroom.evaluate.grade import exam_of
 from stillroom.recipe.form import Recipe
+from stillroom.run.progress import duration
 from stillroom.study.form import Study
 from stillroom.study.load import is_search, load_design
 from stillroom.study.run import Laboratory, arms_of, read_base, run
@@ -141,6 +142,16 @@ def _print_plan(planned: StudyPlan, console: Console) -> None:
     console.print(grid)
     attempts = "" if planned.attempts is None else f", {planned.attempts:,} attempts on benchmarks"
     console.print(Text(f"{planned.students} students to train{attempts}."))
+    if planned.training is None:
+        console.print(Text("How long one trains is not known before one was trained here."))
+    else:
+        each, known = planned.training
+        console.print(
+            Text(
+                f"{duration(each)} of one device each, {duration(each * planned.students)} in all, "
+                f"as {known} of the kind took here."
+            )
+        )
     if planned.detectable is not None:
         console.print(
             Text(

@@ -11,8 +11,9 @@ from stillroom.steps.base import Runtime, Step
 from stillroom.store.digest import value_digest
 from stillroom.store.store import Store
 from stillroom.study.form import Study
-from stillroom.study.run import replicate
+from stillroom.study.run import replicate, settings_of
 from stillroom.study.statistics import detectable
+from stillroom.train.trainer import usual_seconds
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class StudyPlan:
         shared: Work that two or more arms have in common.
         naive: Work if nothing were shared or cached.
         students: Students to train.
+        training: Device seconds that such a student took before in this store, and how many there
+            were; None if there was none.
         attempts: Attempts on benchmarks that students would make.
         detectable: Benchmarks, and the smallest difference that the study would probably see, 0 to
             1; None where a benchmark's size is not known before it is fetched.
@@ -64,6 +67,7 @@ class StudyPlan:
     shared: Work
     naive: Work
     students: int
+    training: tuple[float, int] | None
     attempts: int | None
     detectable: float | None
     planned: Mapping[tuple[str, int], Sequence[Planned]]
@@ -119,6 +123,9 @@ def plan_study(
         shared=shared,
         naive=naive,
         students=students,
+        training=usual_seconds(
+            store, study.student.trainer, study.student.model, settings_of(study.student)
+        ),
         attempts=attempts if len(known) == len(sizes) else None,
         detectable=(
             detectable(known, study.seeds, arms=len(recipes)) if len(known) == len(sizes) else None

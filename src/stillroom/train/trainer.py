@@ -13,6 +13,7 @@ import contextlib
 import fcntl
 import json
 import shutil
+import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -254,6 +255,34 @@ def find(store: Store, key: str) -> Alumnus | None:
             f"{home}: torn or edited ({error}); expected a finished student. "
             "Delete the folder and run again."
         ) from None
+
+
+def usual_seconds(
+    store: Store, trainer: str, base: str, settings: Mapping[str, Any]
+) -> tuple[float, int] | None:
+    """Tell how long students like this one took before, in this store.
+
+    Args:
+        store: Where students are kept.
+        trainer: Name of the trainer.
+        base: Name of the base model.
+        settings: Of the trainer, complete.
+
+    Returns:
+        The median, in seconds of all devices together, and how many students it is of; None if
+        there was no such student.
+    """
+    took = []
+    wanted = {"trainer": trainer, "base": base, "settings": dict(settings)}
+    for path in sorted((store.root / "students").glob(f"*/{RECORD}")):
+        try:
+            record = json.loads(path.read_text("utf-8"))
+            devices = record["trained"]["details"].get("devices", 1)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue  # `find` complains of it where it is wanted
+        if {name: record.get(name) for name in wanted} == wanted:
+            took.append(float(record["seconds"]) * devices)
+    return (statistics.median(took), len(took)) if took else None
 
 
 def train(store: Store, key: str, trainer: Trainer, job: Job, about: Mapping[str, Any]) -> Alumnus:
