@@ -56,9 +56,8 @@ def test_the_proxy_search_has_the_papers_six_stages_and_every_arm_fits():
     assert len({(s.rows, s.benchmarks.develop, str(s.student)) for s, _ in studies}) == 1
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("stage", sorted({file.parent.name for file in OPENTHOUGHTS}))
-def test_a_study_of_the_hub_is_planned_without_network(stage, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def no_network(monkeypatch):
     pytest.importorskip("torch")
     pytest.importorskip("scipy")
 
@@ -66,7 +65,21 @@ def test_a_study_of_the_hub_is_planned_without_network(stage, tmp_path, monkeypa
         raise OSError("no network here")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    file = STUDIES / "openthoughts" / "math" / stage / "study.yaml"
-    main(["plan", str(file), "--store", str(tmp_path / "store")])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", sorted({file.parent.name for file in OPENTHOUGHTS}))
+def test_a_stage_of_the_paper_is_planned_in_each_domain(stage, tmp_path, no_network, capsys):
+    for domain in ("math", "code", "science"):
+        file = STUDIES / "openthoughts" / domain / stage / "study.yaml"
+        main(["plan", str(file), "--store", str(tmp_path / "store")])
+        said = capsys.readouterr().out
+        assert f"{3 * len(load_study(file).arms)} students to train" in said
+
+
+@pytest.mark.slow
+def test_the_proxy_search_is_planned(tmp_path, no_network, capsys):
+    main(["plan", str(STUDIES / "proxy" / "search.yaml"), "--store", str(tmp_path / "store")])
     said = capsys.readouterr().out
-    assert f"{3 * len(load_study(file).arms)} students to train" in said
+    assert "2-weights-mixtures: In which proportions" in said
+    assert "136 students to train in all" in said

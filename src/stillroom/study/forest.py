@@ -97,7 +97,7 @@ def forest_svg(title: str, lines: Sequence[Line], *, zero: bool) -> str:
         y = TOP + ROW * number + ROW / 2
         parts.append(text(LEFT - 12, y + 4, shorten(line.name, 30), anchor="end"))
         parts.append(mark(scale, LEFT, width, y, line, colour(line.side)))
-        span = f"{line.value:.1f} ({line.low:.1f}, {line.high:.1f})"
+        span = f"{line.value:z.1f} ({line.low:z.1f}, {line.high:z.1f})"
         parts.append(text(WIDTH - RIGHT + 12, y + 4, span, size=11))
     return document(title, WIDTH, TOP + height + BOTTOM, parts)
 

@@ -6,7 +6,7 @@ from stillroom.study.statistics import Difference, Outcomes, detectable, differe
 
 def points(share: float) -> str:
     """Write a share as percentage points, one digit."""
-    return f"{100 * share:.1f}"
+    return f"{100 * share:z.1f}"
 
 
 def interval(low: float, high: float) -> str:
