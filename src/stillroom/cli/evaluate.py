@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -12,11 +13,21 @@ from stillroom.benchmarks.registry import expand
 from stillroom.cli.options import runtime_options, sandbox_options
 from stillroom.cli.runtime import open_runtime
 from stillroom.errors import SetupError
-from stillroom.evaluate.grade import exams_of, grade
+from stillroom.evaluate.contamination import Suspects, read_suspects
+from stillroom.evaluate.grade import Exam, Grades, exams_of, grade
 from stillroom.run.progress import Progress
 from stillroom.run.runner import Runner
 from stillroom.steps.base import ModelSpec
 from stillroom.store.store import disk_errors
+
+if TYPE_CHECKING:
+    from stillroom.study.scorecard import Scorecard
+
+COLUMNS = ("items", "right, %", "95% interval", "± draws", "± items", "pass@k", "vote")
+LEGEND = (
+    "± draws: other attempts at these items. ± items: other items of the kind, as the interval. "
+    "vote: the most usual answer of an item's attempts."
+)
 
 
 @click.command(name="eval")
@@ -24,6 +35,11 @@ from stillroom.store.store import disk_errors
 @click.argument("benchmark", nargs=-1, required=True)
 @click.option("--repeats", type=click.IntRange(min=1), help="Attempts per item.")
 @click.option("--judge", metavar="MODEL", help="Who judges, where a model does.")
+@click.option(
+    "--contamination", type=click.Path(path_type=Path), default=None, metavar="REPORT",
+    help="Score without the items that training data ask, too: what `contamination --json` "
+    "printed, or the folder of a dataset of yours.",
+)  # fmt: skip
 @click.option(
     "--out", type=click.Path(path_type=Path, dir_okay=False), default=None,
     help="Write a row for each attempt to this Parquet file.",
@@ -35,6 +51,7 @@ def evaluate(
     benchmark: tuple[str, ...],
     repeats: int | None,
     judge: str | None,
+    contamination: Path | None,
     out: Path | None,
     store_path: Path,
     models_path: Path | None,
@@ -45,57 +62,91 @@ def evaluate(
 ) -> None:
     """Grade MODEL, a name in models.toml or an embedded one, on each BENCHMARK or set of them.
 
-    Attempts are kept in the ledger: asking again, or for more repeats, buys only what is missing.
-    The error is that of other questions of the same kind, not of other attempts at these.
+    A benchmark is a name (docs/reference-benchmarks.md) or a YAML file of your own. Attempts are
+    kept in the ledger: asking again, or for more repeats, buys only what is missing. The interval
+    is for other questions of the same kind; the errors beside it are those of other attempts at
+    the same items, and of other items.
     """
     try:
         import polars as pl
 
-        from stillroom.study.statistics import Outcomes, scores
+        from stillroom.study.scorecard import scorecard
     except ImportError as error:
         raise SetupError(
             f"eval: {error.name} is not installed; expected the extra. "
             "Run pip install 'stillroom[study]'."
         ) from error
     names = list(dict.fromkeys(name for given in benchmark for name in expand(given)))
-    spec = ModelSpec(name=judge, temperature=0) if judge else None
-    exams = exams_of(names, repeats, spec)
-    names = [exam.name for exam in exams]
+    exams = exams_of(names, repeats, ModelSpec(name=judge, temperature=0) if judge else None)
     console = Console(highlight=False)
     progress = Progress(console)
-    tables = []
     grid = Grid(box=None, pad_edge=False)
-    grid.add_column("benchmark")
-    for title in ("right, %", "95% interval", "cut, %", "no answer, %", "attempts"):
-        grid.add_column(title, justify="right")
-    notes = []
-    with open_runtime(store_path, [], models_path, sources, workers, names) as (store, rt):
+    grid.add_column("benchmark", no_wrap=True)
+    for title in COLUMNS:
+        grid.add_column(title, justify="right", no_wrap=True)
+    tables, notes = [], list[str]()
+    titles = [exam.name for exam in exams]
+    with open_runtime(store_path, [], models_path, sources, workers, titles) as (store, rt):
         rt = replace(rt, sandbox=sandbox, allow_unsandboxed=allow_unsandboxed)
+        suspects = read_suspects(contamination, store) if contamination else None
         for exam in exams:
             try:
                 grades = grade(exam, model, Runner(store, rt, progress), "eval")
             finally:
                 progress.stop()
-            table = grades.table.with_columns(
-                pl.lit(model).alias("arm"), pl.lit(0).alias("seed"),
-                pl.lit(exam.name).alias("benchmark"),
-            )  # fmt: skip
-            tables.append(table)
-            notes += [f"{exam.name}: {note}" for note in grades.notes]
-            (score,) = scores(Outcomes.of(table, [model]))
-            estimate = score.estimate
-            grid.add_row(
-                Text(exam.name),
-                f"{100 * estimate.value:.1f}",
-                f"{100 * estimate.low:.1f} to {100 * estimate.high:.1f}",
-                f"{100 * grades.share('finish_reason', 'length'):.1f}",
-                f"{100 * grades.share('verdict', 'unparsed'):.1f}",
-                f"{table.height:,}",
-            )
+            tables.append(grades.table.with_columns(pl.lit(exam.name).alias("benchmark")))
+            card = scorecard(exam, grades)
+            grid.add_row(Text(exam.name), *_cells(card))
+            notes += [f"{exam.name}: {note}" for note in (*grades.notes, *_about(card))]
+            if suspects:
+                clean, words = _without(suspects, exam, grades)
+                if clean:
+                    grid.add_row(Text("  its clean items"), *_cells(clean))
+                notes.append(f"{exam.name}: {words}")
     console.print(grid)
+    console.print(Text(LEGEND, "dim"))
     for note in notes:
         console.print(Text(note))
     if out:
         with disk_errors(out):
-            pl.concat(tables).drop("arm", "seed").write_parquet(out)
+            pl.concat(tables).write_parquet(out)
         console.print(Text(f"{sum(t.height for t in tables):,} attempts in {out}"))
+
+
+def _cells(card: "Scorecard") -> list[str]:
+    score = card.score
+    sampling = score.sampling_se
+    return [
+        f"{card.items:,} × {card.repeats}",
+        f"{100 * score.estimate.value:.1f}",
+        f"{100 * score.estimate.low:.1f} to {100 * score.estimate.high:.1f}",
+        f"{100 * sampling:.1f}" if sampling == sampling else "",
+        f"{100 * score.question_se:.1f}" if score.question_se == score.question_se else "",
+        f"{100 * card.any_right:.1f} @{card.repeats}" if card.any_right is not None else "",
+        f"{100 * card.majority:.1f}" if card.majority is not None else "",
+    ]
+
+
+def _about(card: "Scorecard") -> list[str]:
+    """Say how attempts ended, where they did not end with an answer."""
+    said = []
+    if card.cut:
+        said.append(f"{100 * card.cut:.1f}% of attempts were cut by the limit of tokens")
+    if card.silent:
+        said.append(f"{100 * card.silent:.1f}% had no final answer that could be read")
+    if card.failed:
+        said.append(f"{card.failed:,} got no reply or no verdict")
+    return [f"{'; '.join(said)}. They count as wrong."] if said else []
+
+
+def _without(suspects: Suspects, exam: Exam, grades: Grades) -> tuple["Scorecard | None", str]:
+    """Score the items that training data do not ask, and say how many those are."""
+    from stillroom.study.scorecard import scorecard
+
+    clean = suspects.clean(exam.name, grades)
+    if clean is None:
+        return None, f"{suspects.where} did not search for its items."
+    items = grades.table["item"].n_unique()
+    left = clean["item"].n_unique()
+    words = f"{items - left:,} of {items:,} items are asked by training data ({suspects.where})."
+    return (scorecard(exam, grades, clean) if left else None), words

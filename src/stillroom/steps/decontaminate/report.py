@@ -106,6 +106,7 @@ class Report:
                 name: {
                     "items": tally.items,
                     "items_asked": len(tally.asked),
+                    "asked": sorted(int(name.rsplit(":", 1)[1]) for name in tally.asked),
                     "rows": tally.rows,
                     "by_method": dict(sorted(tally.by_method.items())),
                     "examples": [vars(hit) for hit in tally.examples],
