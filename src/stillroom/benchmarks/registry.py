@@ -88,6 +88,7 @@ class Sitting(BaseModel):
         prefix: Text before the question.
         suffix: Text after the question.
         form: Reader of its rows, where naming columns is not enough: `stillroom.evaluate.forms`.
+        items: Items that are sat, where those are not all.
         files: Which files are sat, where others stand beside them.
         where: Which rows are sat, by column.
         options: Where the options of its items stand.
@@ -108,6 +109,7 @@ class Sitting(BaseModel):
     prefix: str = ""
     suffix: str = ""
     form: Literal["livecodebench", "codeforces", "codeelo", "jeebench"] | None = None
+    items: int | None = Field(None, ge=1)
     files: str | None = None
     where: Mapping[str, Only] = Field(default_factory=dict)
     options: Options | None = None
@@ -178,6 +180,11 @@ class Benchmark(BaseModel):
         if len(places) != 1 or (self.hub is None) != (not self.files):
             raise ValueError("expected one of hub with files, file and shipped")
         return self
+
+    @property
+    def sat(self) -> int | None:
+        """Items of a sitting, as far as they were counted."""
+        return (self.sitting.items if self.sitting else None) or self.items
 
     def source(self) -> dict[str, Any]:
         """Return the fields of `source` that say where the questions are.

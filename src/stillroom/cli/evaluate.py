@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from stillroom.study.scorecard import Scorecard
 
 COLUMNS = ("items", "right, %", "95% interval", "± draws", "± items", "pass@k", "vote")
+WIDEST = 120
 LEGEND = (
     "± draws: other attempts at these items. ± items: other items of the kind, as the interval. "
     "vote: the most usual answer of an item's attempts."
@@ -101,9 +102,10 @@ def evaluate(
             if suspects:
                 clean, words = _without(suspects, exam, grades)
                 if clean:
-                    grid.add_row(Text("  its clean items"), *_cells(clean))
+                    grid.add_row(Text("  clean items"), *_cells(clean))
                 notes.append(f"{exam.name}: {words}")
-    console.print(grid)
+    # A line that is too long for the terminal is broken by it; an ellipsis would hide numbers.
+    Console(width=max(WIDEST, console.width), highlight=False).print(grid)
     console.print(Text(LEGEND, "dim"))
     for note in notes:
         console.print(Text(note))

@@ -12,7 +12,6 @@ from stillroom.cli.runtime import open_runtime
 from stillroom.cli.study import need
 from stillroom.cli.teller import Teller
 from stillroom.errors import RecipeError
-from stillroom.evaluate.grade import exam_of
 from stillroom.store.store import disk_errors, replace_text
 from stillroom.study.arms import change
 from stillroom.study.load import load_study
@@ -117,9 +116,9 @@ def promote(
         return
     held = study.benchmarks.held_out
     pair = {name: recipes[name] for name in dict.fromkeys([study.control, arm])}
-    exams = [exam_of(name, study.benchmarks.repeats) for name in held]
+    exams = study.benchmarks.exams(held)
     with open_runtime(
-        store_path, list(pair.values()), models_path, sources, workers, list(held)
+        store_path, list(pair.values()), models_path, sources, workers, [e.name for e in exams]
     ) as (store, rt):
         for name in held:
             before = open_seal(store, Opening(name, study.name, arm))
@@ -128,7 +127,7 @@ def promote(
         teller = Teller(console)
         try:
             small = study.model_copy(update={"arms": {n: study.arms[n] for n in pair}})
-            result = run(small, pair, exams, Laboratory(store, rt, 2, teller))
+            result = run(small, pair, exams, Laboratory(store, rt, 2, teller, file.parent))
         finally:
             teller.stop()
     if len(pair) > 1 and not any(sat.failed for sat in result.sat):

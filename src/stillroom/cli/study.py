@@ -10,12 +10,11 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from stillroom.benchmarks.registry import benchmarks
 from stillroom.cli.options import runtime_options
 from stillroom.cli.runtime import open_runtime
 from stillroom.cli.teller import Teller
 from stillroom.errors import SetupError
-from stillroom.evaluate.grade import exam_of
+from stillroom.evaluate.grade import known_benchmark
 from stillroom.recipe.form import Recipe
 from stillroom.run.progress import duration
 from stillroom.study.form import Study
@@ -59,13 +58,13 @@ def study(
 
     loaded = load_design(file)
     recipes = [recipe for _, arms in _parts(file) for recipe in arms.values()]
-    exams = [exam_of(name, loaded.benchmarks.repeats) for name in loaded.benchmarks.develop]
+    exams = loaded.benchmarks.exams()
     console = Console(highlight=False)
     names = [exam.name for exam in exams]
     folder = out or file.parent
     with open_runtime(store_path, recipes, models_path, sources, workers, names) as (store, rt):
         listener = Teller(console)
-        lab = Laboratory(store, rt, students, listener)
+        lab = Laboratory(store, rt, students, listener, file.parent)
         try:
             if isinstance(loaded, Study):
                 arms = arms_of(loaded, beside=file.parent)
@@ -101,15 +100,14 @@ def show_plan(
     parts = _parts(file)
     console = Console(highlight=False)
     recipes = [recipe for _, arms in parts for recipe in arms.values()]
-    names = list(dict.fromkeys(name for study, _ in parts for name in study.benchmarks.develop))
+    exams = [exam for study, _ in parts for exam in study.benchmarks.exams()]
+    names = list(dict.fromkeys(exam.name for exam in exams))
     with open_runtime(store_path, recipes, models_path, sources, workers, names) as (store, rt):
         plans = []
         for study, arms in parts:
-            exams = [
-                (exam_of(name, study.benchmarks.repeats), benchmarks()[name].items)
-                for name in study.benchmarks.develop
-            ]
-            plans.append(plan_study(study, arms, exams, store=store, rt=rt))
+            sizes = [known_benchmark(name).sat for name in study.benchmarks.develop]
+            sat = list(zip(study.benchmarks.exams(), sizes, strict=True))
+            plans.append(plan_study(study, arms, sat, store=store, rt=rt))
     for (study, _), plan in zip(parts, plans, strict=True):
         if len(parts) > 1:
             console.print(Text(f"{study.name}: {study.question}", style="bold"))

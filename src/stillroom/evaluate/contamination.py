@@ -2,7 +2,8 @@
 
 They are known from a report of ``stillroom contamination --json``, or from what the `decontaminate`
 steps of a recipe dropped. What those steps dropped was not trained on; yet an item whose copy stood
-among the sources may have a relative there that no threshold found.
+among the sources may have a relative there that no threshold found. A dropped question names one
+item for each method, and a report all that it asks, so the report is the more complete.
 
 Items are named by their place in the benchmark's file, so both must have read the same file.
 """

@@ -1,13 +1,17 @@
 """The form of a study: one question about recipes, and the arms that answer it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from stillroom.evaluate.grade import Exam, exams_of
 from stillroom.recipe.form import Recipe
 from stillroom.steps.base import ModelSpec
 from stillroom.train.trainer import Student
+
+OWN_STEPS = "recipe"
+"""Says that contaminated items are those that the arms' own steps found."""
 
 
 class Benchmarks(BaseModel):
@@ -17,6 +21,7 @@ class Benchmarks(BaseModel):
         develop: Benchmarks that decide, by name.
         held_out: Benchmarks that stay sealed until a winner is promoted.
         repeats: Attempts per question; by default what each benchmark says.
+        judge: Who judges answers, where a model does.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -24,6 +29,7 @@ class Benchmarks(BaseModel):
     develop: tuple[str, ...] = Field(min_length=1)
     held_out: tuple[str, ...] = ()
     repeats: int | None = Field(None, ge=1, le=1_000)
+    judge: ModelSpec | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -40,6 +46,14 @@ class Benchmarks(BaseModel):
                 f"{', '.join(both)} both decides and is held out; expected it in one of the two"
             )
         return self
+
+    def exams(self, names: Sequence[str] | None = None) -> list[Exam]:
+        """Return the exams of some benchmarks; of those that decide when None.
+
+        Raises:
+            SourceError: If there is no such benchmark, or it cannot be graded.
+        """
+        return exams_of(self.develop if names is None else names, self.repeats, self.judge)
 
 
 class Design(BaseModel):
@@ -59,6 +73,9 @@ class Design(BaseModel):
         references: A model whose right answers to the development items students are scored on: the
             mean log-likelihood of their tokens is a second outcome, which moves before accuracy
             does. Proxy students only.
+        contamination: Items that training data ask: a file that ``stillroom contamination --json``
+            printed, beside the study, or ``recipe`` for what the arms' own `decontaminate` steps
+            found. The report then has scores with and without these items.
         matters: Smallest difference that the asker cares about, 0 to 1; differences below it are
             called too small to matter.
     """
@@ -76,6 +93,7 @@ class Design(BaseModel):
     seeds: int = Field(3, ge=1, le=1_000)
     benchmarks: Benchmarks
     references: ModelSpec | None = None
+    contamination: str | None = None
     matters: float = Field(0.0, ge=0, lt=1)
 
     @model_validator(mode="after")

@@ -15,6 +15,7 @@ from typing import Any
 
 import polars as pl
 
+from stillroom.study.clean import without_suspects
 from stillroom.study.examples import Chain, contrasts
 from stillroom.study.forest import Line, forest_svg
 from stillroom.study.page import Block, write
@@ -108,6 +109,7 @@ def _blocks(result: Result, outcomes: Outcomes) -> list[Block]:
             "and sampling, and of seeds."
         )
     )
+    blocks += without_suspects(result, outcomes)
     blocks += _likelihood(result, outcomes)
     blocks += _attempts(result, list(outcomes.arms))
     blocks += _sources_of_difference(result, list(outcomes.arms))

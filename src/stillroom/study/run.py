@@ -27,6 +27,7 @@ import polars as pl
 import yaml
 
 from stillroom.errors import RecipeError
+from stillroom.evaluate.contamination import Suspects
 from stillroom.evaluate.grade import Exam, Grades, grade
 from stillroom.recipe.document import Document
 from stillroom.recipe.form import Recipe
@@ -41,6 +42,7 @@ from stillroom.store.digest import column_digest, value_digest
 from stillroom.store.store import Store, disk_errors
 from stillroom.store.table import Table
 from stillroom.study.arms import NoSuchPlace, change
+from stillroom.study.clean import suspects_among
 from stillroom.study.form import Study
 from stillroom.study.rows import Budget, Drawn, draw
 from stillroom.study.seals import Opening, openings
@@ -166,12 +168,14 @@ class Result:
         sat: A student for every arm and seed, and the untrained base model.
         built: Steps of all arms, by arm and seed, for drops, keys and cost.
         openings: Of held-out benchmarks, by whatever study used this store.
+        suspects: Benchmark items that training data ask, if the study says how to know them.
     """
 
     study: Study
     sat: list[Sat]
     built: dict[tuple[str, int], list[Built]]
     openings: Sequence[Opening] = ()
+    suspects: Suspects | None = None
 
     def grades(self) -> pl.DataFrame:
         """Return every attempt of every student, a row each."""
@@ -232,12 +236,14 @@ class Laboratory:
         rt: Where and how steps run.
         students: Students trained at a time; what suits their trainer when None.
         listener: Hears of progress.
+        beside: Folder in which files that the study names are looked up.
     """
 
     store: Store
     rt: Runtime
     students: int | None = None
     listener: Listener = field(default_factory=Listener)
+    beside: Path = Path()
 
 
 def run(
@@ -300,7 +306,8 @@ def run(
             )
         sat.append(one)
         lab.listener.graded(one)
-    return Result(study, sat, built, openings(lab.store))
+    suspects = suspects_among(study, built, lab.store, lab.beside)
+    return Result(study, sat, built, openings(lab.store), suspects)
 
 
 def settings_of(student: Student) -> dict[str, Any]:

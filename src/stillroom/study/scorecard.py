@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import polars as pl
 
 from stillroom.evaluate.grade import Exam, Grades
-from stillroom.study.statistics import Outcomes, Score, majority, pass_at_k, scores
+from stillroom.study.statistics import (
+    Estimate,
+    Outcomes,
+    Score,
+    majority,
+    pass_at_k,
+    scores,
+    wilson,
+)
 from stillroom.text.normal import normal_form
 
 
@@ -55,7 +64,7 @@ def scorecard(exam: Exam, grades: Grades, table: pl.DataFrame | None = None) -> 
     table = grades.table if table is None else table
     labels = {"arm": "", "seed": 0, "benchmark": exam.name}
     labelled = table.with_columns(**{name: pl.lit(value) for name, value in labels.items()})
-    (score,) = scores(Outcomes.of(labelled, [""]))
+    score = _score(labelled)
     by_item = table.sort("item", "repeat").group_by("item", maintain_order=True)
     attempts = by_item.agg("score", "extracted", "verdict")
     n, tokens = exam.repeats, table["completion_tokens"].drop_nulls()
@@ -72,6 +81,18 @@ def scorecard(exam: Exam, grades: Grades, table: pl.DataFrame | None = None) -> 
         silent=_share(table, "verdict", "unparsed"),
         failed=table.filter(pl.col("verdict") == "error").height,
         tokens=float(tokens.sum()) / tokens.len() if tokens.len() else None,
+    )
+
+
+def _score(table: pl.DataFrame) -> Score:
+    if table["item"].n_unique() > 1:
+        (score,) = scores(Outcomes.of(table, [""]))
+        return score
+    # One item says nothing of others; the interval is that of a single trial.
+    value = float(table["score"].to_numpy().mean())
+    low, high = wilson(value, 1)
+    return Score(
+        "", None, Estimate(value, math.nan, math.inf, low, high), math.nan, math.nan, math.nan
     )
 
 

@@ -20,7 +20,7 @@ Source: OpenThoughts, arXiv 2506.04178, section 3: six stages, each winner froze
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +28,6 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from stillroom.errors import RecipeError
-from stillroom.evaluate.grade import exam_of
 from stillroom.recipe.document import Document
 from stillroom.recipe.form import Recipe
 from stillroom.store.store import disk_errors, replace_text
@@ -254,7 +253,8 @@ def run_search(search: Search, lab: Laboratory, *, beside: Path, out: Path) -> l
     stages: list[Stage] = []
     for entry in search.stages:
         design = load_design(beside / entry.study)
-        exams = [exam_of(b, design.benchmarks.repeats) for b in design.benchmarks.develop]
+        exams = design.benchmarks.exams()
+        lab = replace(lab, beside=(beside / entry.study).parent)
         mixed = None
         if isinstance(design, Mixing):
             mixed = run_mixing(design, name, data, exams, lab)
