@@ -15,6 +15,7 @@ from stillroom.cli.runtime import open_runtime
 from stillroom.errors import SetupError
 from stillroom.evaluate.contamination import Suspects, read_suspects
 from stillroom.evaluate.grade import Exam, Grades, exams_of, grade
+from stillroom.evaluate.inspect_log import write_inspect_log
 from stillroom.run.progress import Progress
 from stillroom.run.runner import Runner
 from stillroom.steps.base import ModelSpec
@@ -45,6 +46,10 @@ LEGEND = (
     "--out", type=click.Path(path_type=Path, dir_okay=False), default=None,
     help="Write a row for each attempt to this Parquet file.",
 )  # fmt: skip
+@click.option(
+    "--inspect", "inspect_folder", type=click.Path(path_type=Path, file_okay=False), default=None,
+    metavar="FOLDER", help="Write a log of Inspect (inspect-ai) for each benchmark to this folder.",
+)  # fmt: skip
 @runtime_options
 @sandbox_options
 def evaluate(
@@ -54,6 +59,7 @@ def evaluate(
     judge: str | None,
     contamination: Path | None,
     out: Path | None,
+    inspect_folder: Path | None,
     store_path: Path,
     models_path: Path | None,
     sources: tuple[str, ...],
@@ -99,6 +105,11 @@ def evaluate(
             card = scorecard(exam, grades)
             grid.add_row(Text(exam.name), *_cells(card))
             notes += [f"{exam.name}: {note}" for note in (*grades.notes, *_about(card))]
+            if inspect_folder:
+                errors = {"stderr": card.score.question_se, "stderr_draws": card.score.sampling_se}
+                known = {name: value for name, value in errors.items() if value == value}
+                log = write_inspect_log(inspect_folder, exam, model, grades, known)
+                notes.append(f"{exam.name}: log of Inspect in {log}")
             if suspects:
                 clean, words = _without(suspects, exam, grades)
                 if clean:
