@@ -71,6 +71,15 @@ def test_the_confirmation_changes_nothing_in_its_control():
     assert check.seeds == 5
 
 
+def test_random_mixtures_may_have_a_cheaper_student():
+    cheap = {"settings": {"steps": 150}}
+    mixing = study({**WHOLE, "student": cheap}, student={"settings": {"steps": 400}})
+    sources = sources_of(mixing, base())
+    random = random_study(mixing, sources, draw_weights(mixing, sources))
+    assert random.student.settings == {"steps": 150}
+    assert confirmation(mixing, sources, sources.base).student.settings == {"steps": 400}
+
+
 def test_groups_share_a_weight_in_the_proportions_of_the_base():
     mixing = study({**WHOLE, "groups": {"math": ["arithmetic", "words"], "code": ["loops"]}})
     sources = sources_of(mixing, base(weights={"arithmetic": 3, "words": 1, "loops": 4}))

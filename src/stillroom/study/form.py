@@ -153,6 +153,8 @@ class Mixtures(BaseModel):
             stay those of the base. Without it each branch has a weight of its own.
         outcome: What is regressed on weights: ``accuracy``, or ``likelihood``, which needs
             ``references``. The likelihood where there is one, by default.
+        student: What is trained on the random mixtures, in place of the study's own student: a
+            smaller model or fewer steps, because there are many.
         seed: Of the draws.
     """
 
@@ -163,6 +165,7 @@ class Mixtures(BaseModel):
     concentration: float = Field(1.0, gt=0, le=1_000, allow_inf_nan=False)
     groups: Mapping[str, tuple[str, ...]] | None = None
     outcome: Literal["accuracy", "likelihood"] | None = None
+    student: Student | None = None
     seed: int = 0
 
     @model_validator(mode="after")

@@ -223,20 +223,19 @@ def random_study(mixing: Mixing, sources: Sources, weights: Array) -> Study:
         f"mixture {number}": {f"{mixing.mixtures.at}.weights": sources.branches(row)}
         for number, row in enumerate(weights, 1)
     }
-    return _study(mixing, "-mixtures", arms, seeds=1)
+    student = mixing.mixtures.student or mixing.student
+    return _study(mixing, "-mixtures", arms, seeds=1, student=student)
 
 
 def confirmation(mixing: Mixing, sources: Sources, weights: Array) -> Study:
     """Return the study that compares proposed weights with those of the base."""
     proposed = {f"{mixing.mixtures.at}.weights": sources.branches(weights)}
-    return _study(mixing, "", {CONTROL: {}, PROPOSED: proposed}, seeds=mixing.seeds)
+    return _study(mixing, "", {CONTROL: {}, PROPOSED: proposed})
 
 
-def _study(
-    mixing: Mixing, suffix: str, arms: Mapping[str, Mapping[str, Any]], *, seeds: int
-) -> Study:
+def _study(mixing: Mixing, suffix: str, arms: Mapping[str, Mapping[str, Any]], **own: Any) -> Study:
     same = {name: getattr(mixing, name) for name in Design.model_fields}
-    return Study(**{**same, "name": f"{mixing.name}{suffix}", "arms": arms, "seeds": seeds})
+    return Study(**{**same, **own, "name": f"{mixing.name}{suffix}", "arms": arms})
 
 
 def _recipes(study: Study, name: str, base: Mapping[str, Any]) -> dict[str, Recipe]:

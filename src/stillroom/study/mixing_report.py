@@ -124,10 +124,24 @@ def _blocks(mixed: Mixed) -> list[Block]:
         ),
         Block(plot=("predicted.svg", scatter_svg(title, pairs))),
         Block(heading="Random mixtures"),
+        Block(text=_students(mixed)),
         Block(table=_mixtures(mixed)),
         *spent,
         Block(heading=f"Confirmation: do the {PROPOSED} beat those of the base?"),
     ]
+
+
+def _students(mixed: Mixed) -> str:
+    student = mixed.random.study.student
+    settings = ", ".join(f"{name} {value}" for name, value in student.settings.items())
+    said = f"Each student: {student.model}, trainer {student.trainer}"
+    if student.preset:
+        said += f", preset {student.preset}"
+    if settings:
+        said += f", {settings}"
+    if student == mixed.mixing.student:
+        return f"{said}; as those of the confirmation."
+    return f"{said}; those of the confirmation are other ones, as the study says."
 
 
 def _weights(mixed: Mixed) -> tuple[list[str], list[list[str]]]:

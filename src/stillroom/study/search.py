@@ -205,9 +205,9 @@ def preview(search: Search, *, beside: Path) -> list[tuple[Study, dict[str, Reci
     studies: list[tuple[Study, dict[str, Recipe]]] = []
     for entry in search.stages:
         design = load_design(beside / entry.study)
-        settings_of(design.student)
         parts = [design] if isinstance(design, Study) else _mixing_parts(design, name, data)
         for study in parts:
+            settings_of(study.student)
             recipes = {arm: read_arm(name, data, arm, ch) for arm, ch in study.arms.items()}
             studies.append((study, recipes))
         control = parts[-1].arms[parts[-1].control]
