@@ -10,6 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from stillroom.train.ensemble import train_together  # noqa: E402
 from stillroom.train.loop import TokenRow, TrainSettings, fastest_dtype, train  # noqa: E402
 from stillroom.train.model import (  # noqa: E402
     Cache,
@@ -121,7 +122,7 @@ def test_loss_equals_that_of_torch() -> None:
 
     batch = loop._collate([counting_rows()[:3], counting_rows()[3:5]], 64)
     model = small()
-    mine = loop._loss(model, batch)
+    mine = loop.loss_of(model, batch)
     torch.autograd.backward(mine)
     grad = model.embed_tokens.weight.grad.clone()
     model.zero_grad()
@@ -193,8 +194,44 @@ def test_sampler_repeats_itself_for_a_seed(trained) -> None:
     assert draw(1) != draw(2)
 
 
-def test_probe_names_a_working_type() -> None:
-    assert fastest_dtype(small(), seconds=0.05) in ("float32", "bfloat16")
+def test_working_type_is_that_which_the_cpu_multiplies(monkeypatch) -> None:
+    for able, kind in (
+        ({"avx512_bf16": True}, "bfloat16"),
+        ({"avx512_bf16": False, "avx2": True}, "float32"),
+        ({"bf16": True, "neon": True}, "bfloat16"),
+    ):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda able=able: able)
+        assert fastest_dtype() == kind
+
+
+def test_students_of_one_process_are_those_of_processes_of_their_own() -> None:
+    """Each with its own rows, of lengths that share a batch's shape or do not."""
+    few = replace(SETTINGS, steps=12, tokens_per_step=128)
+    rows = [counting_rows(), counting_rows()[:7], long_rows(), long_rows() + counting_rows()]
+    seeds = [replace(few, seed=seed) for seed in (0, 1, 1, 3)]
+    alone = [small(seed) for seed in range(4)]
+    records = [train(*given) for given in zip(alone, rows, seeds, strict=True)]
+    together = [small(seed) for seed in range(4)]
+    found = train_together(together, rows, seeds)
+    for one, other, record, same in zip(alone, together, records, found, strict=True):
+        for (name, p), q in zip(one.named_parameters(), other.parameters(), strict=True):
+            assert torch.allclose(p, q, atol=2e-3), name
+        assert (record.tokens, record.rows, record.steps) == (same.tokens, same.rows, same.steps)
+        assert same.losses == pytest.approx(record.losses, abs=2e-3)
+    assert not torch.equal(together[0].embed_tokens.weight, together[1].embed_tokens.weight)
+
+
+def long_rows() -> list[TokenRow]:
+    return [TokenRow([30, n, *[n % 5, 7] * 40, END], 2) for n in range(9)]
+
+
+def test_students_of_one_process_share_settings_and_shape() -> None:
+    rows, few = counting_rows(), replace(SETTINGS, steps=1)
+    with pytest.raises(ValueError, match="settings differ; expected the same for all"):
+        train_together([small(), small()], [rows, rows], [few, replace(few, steps=2)])
+    other = Qwen2(replace(SMALL, num_hidden_layers=1))
+    with pytest.raises(ValueError, match="models differ in shape"):
+        train_together([small(), other], [rows, rows], [few, few])
 
 
 def test_importing_stillroom_and_families_does_not_import_torch() -> None:

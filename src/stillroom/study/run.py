@@ -357,7 +357,9 @@ def _right_answers(
 
 def _likelihood(alumnus: Alumnus, answers: pl.DataFrame, store: Store) -> pl.DataFrame:
     """Score right answers under a student, once."""
-    wanted = value_digest([alumnus.key, [column_digest(answers[c]) for c in answers.columns]])
+    wanted = value_digest(
+        ["engine", alumnus.key, [column_digest(answers[c]) for c in answers.columns]]
+    )
     path = store.root / "scores" / f"{wanted}.parquet"
     if path.exists():
         return pl.read_parquet(path)

@@ -2,8 +2,8 @@
 
 Written for models of about a million parameters on one CPU core, where a trainer's overhead
 costs more than the model. Float32 master weights are updated by Muon (matrices) and AdamW (the
-rest). The forward and backward passes run on a working copy in bfloat16 or float32, whichever a
-short probe finds faster; the choice changes results in the last digits, so it is recorded.
+rest). The forward and backward passes run on a working copy in bfloat16 where the CPU multiplies
+it, else in float32; the choice changes results in the last digits, so it is recorded.
 
 Deterministic for a seed on one machine with one thread. Not bit-equal across CPU types.
 """
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from stillroom.train.model import Qwen2
+from stillroom.train.optimizer import Optimizer
 
 BUCKETS = (64, 96, 128, 160, 192, 256, 320, 384, 512, 768, 1024)
 """Line lengths in tokens. Few, because each new shape makes the matrix library plan anew."""
@@ -75,6 +76,13 @@ class TrainRecord:
     cpu_s: float = 0.0
     wall_s: float = 0.0
 
+    def add(self, batch: Batch) -> None:
+        """Count one step."""
+        self.steps += 1
+        self.tokens += batch.n_tokens
+        self.padded_tokens += batch.tokens.numel()
+        self.rows += batch.n_rows
+
 
 def train(
     model: Qwen2,
@@ -98,27 +106,28 @@ def train(
     """
     torch.set_num_threads(settings.threads)
     started_cpu, started = time.process_time(), time.perf_counter()
-    dtype = fastest_dtype(model) if settings.dtype == "auto" else settings.dtype
+    dtype = fastest_dtype() if settings.dtype == "auto" else settings.dtype
     record = TrainRecord(settings=replace(settings), dtype=dtype)
-    masters = dict(model.named_parameters())
     worker = Qwen2(model.config).to(getattr(torch, dtype))
     worker.load_state_dict(model.state_dict())
-    optimizer = _Optimizer(masters, dict(worker.named_parameters()), settings)
-    batches = _batches(rows, settings)
+    parameters = dict(worker.named_parameters())
+    optimizer = optimizer_of(_alone(model), _alone(worker), settings)
+    stream = batches(rows, settings)
     every = max(1, settings.steps // 100)
     held: list[Tensor] = []
     for step in range(settings.steps):
-        batch = next(batches, None)
+        batch = next(stream, None)
         if batch is None:
             raise ValueError(f"rows ran dry at step {step} of {settings.steps}")
-        loss = _loss(worker, batch)
+        loss = loss_of(worker, batch)
         torch.autograd.backward(loss)
-        optimizer.step(_rate(step, settings))
+        grads = {
+            name: each.grad[None] for name, each in parameters.items() if each.grad is not None
+        }
+        optimizer.step(grads, rate(step, settings))
+        worker.zero_grad()
         held.append(loss.detach())
-        record.steps += 1
-        record.tokens += batch.n_tokens
-        record.padded_tokens += batch.tokens.numel()
-        record.rows += batch.n_rows
+        record.add(batch)
         if len(held) == every or step + 1 == settings.steps:
             mean = float(torch.stack(held).mean())
             record.losses.append(round(mean, 4))
@@ -130,27 +139,20 @@ def train(
     return record
 
 
-def fastest_dtype(model: Qwen2, *, seconds: float = 0.5) -> Literal["bfloat16", "float32"]:
-    """Time a forward and backward pass in both working types and name the faster one.
+def fastest_dtype() -> Literal["bfloat16", "float32"]:
+    """Name the faster working type on this CPU, by what it can multiply.
 
-    Bfloat16 wins by far where the CPU multiplies it (AVX512_BF16, AMX) and loses elsewhere.
+    Where instructions for bfloat16 exist (AVX512_BF16, AMX, those of Arm), it wins by far at these
+    sizes. Elsewhere it is emulated and loses.
     """
-    speed: dict[Literal["bfloat16", "float32"], float] = {}
-    tokens = torch.arange(2048).view(16, 128) % model.config.vocab_size
-    batch = _Batch(tokens, torch.arange(128).expand(16, 128), causal_bias(128), tokens, 2048, 16)
-    for name in ("float32", "bfloat16"):
-        probe = Qwen2(model.config).to(getattr(torch, name))
-        probe.load_state_dict(model.state_dict())
-        torch.autograd.backward(_loss(probe, batch))  # the first pass plans the shapes
-        passes, started = 0, time.process_time()
-        while time.process_time() - started < seconds:
-            torch.autograd.backward(_loss(probe, batch))
-            passes += 1
-        speed[name] = passes / (time.process_time() - started)
-    return "bfloat16" if speed["bfloat16"] > speed["float32"] else "float32"
+    able = torch.cpu.get_capabilities()
+    fast = any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
+    return "bfloat16" if fast else "float32"
 
 
-class _Batch(NamedTuple):
+class Batch(NamedTuple):
+    """Lines of one length, for one step of one student."""
+
     tokens: Tensor
     positions: Tensor
     bias: Tensor
@@ -160,15 +162,26 @@ class _Batch(NamedTuple):
     n_rows: int
 
 
-def _loss(model: Qwen2, batch: _Batch) -> Tensor:
+def loss_of(model: Qwen2, batch: Batch) -> Tensor:
+    """Return the mean loss on a batch, in nats per learnt token."""
     dtype = model.embed_tokens.weight.dtype
     logits = model(batch.tokens, batch.positions, batch.bias.to(dtype))
-    loss: Tensor = _CrossEntropy.apply(logits.flatten(0, 1), batch.targets.flatten())  # type: ignore[no-untyped-call]
+    return cross_entropy(logits.flatten(0, 1), batch.targets.flatten())
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean cross entropy over positions that count, of each student apart.
+
+    Args:
+        logits: (..., positions, vocab).
+        targets: (..., positions).
+    """
+    loss: Tensor = _CrossEntropy.apply(logits, targets)  # type: ignore[no-untyped-call]
     return loss
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Mean cross entropy over counted positions.
+    """See `cross_entropy`.
 
     torch's own takes a fifth of a step on one core, most of it in the backward pass, which here
     is one subtraction.
@@ -177,26 +190,26 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
         counted = targets != _IGNORED
-        at = targets.clamp(min=0)[:, None]
+        at = targets.clamp(min=0)[..., None]
         wide = logits.float()
-        wide -= wide.amax(dim=1, keepdim=True)
-        chosen = wide.gather(1, at)
+        wide -= wide.amax(dim=-1, keepdim=True)
+        chosen = wide.gather(-1, at)
         share = wide.exp_()
-        total = share.sum(dim=1, keepdim=True)
+        total = share.sum(dim=-1, keepdim=True)
         share /= total
-        share.scatter_add_(1, at, torch.full_like(chosen, -1.0))
-        count = counted.sum().clamp(min=1)
-        share *= (counted / count)[:, None]
+        share.scatter_add_(-1, at, torch.full_like(chosen, -1.0))
+        count = counted.sum(dim=-1, keepdim=True).clamp(min=1)
+        share *= (counted / count)[..., None]
         ctx.save_for_backward(share.to(logits.dtype))
-        return ((total.log() - chosen)[:, 0] * counted).sum() / count
+        return ((total.log() - chosen)[..., 0] * counted).sum(dim=-1) / count[..., 0]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (share,) = ctx.saved_tensors
-        return share * grads[0].to(share.dtype), None
+        return share * grads[0].to(share.dtype)[..., None, None], None
 
 
-def _batches(rows: Iterable[TokenRow], settings: TrainSettings) -> Iterator[_Batch]:
+def batches(rows: Iterable[TokenRow], settings: TrainSettings) -> Iterator[Batch]:
     """Yield batches for ever (sequence) or until the rows end (iterator)."""
     rng = random.Random(f"batches/{settings.seed}")
     if isinstance(rows, Sequence):
@@ -251,7 +264,7 @@ def _pack(rows: list[TokenRow]) -> list[tuple[int, list[TokenRow]]]:
     return lines
 
 
-def _collate(lines: list[list[TokenRow]], length: int) -> _Batch:
+def _collate(lines: list[list[TokenRow]], length: int) -> Batch:
     shape = (len(lines), length)
     tokens = torch.zeros(shape, dtype=torch.long)
     targets = torch.full(shape, _IGNORED)
@@ -272,7 +285,7 @@ def _collate(lines: list[list[TokenRow]], length: int) -> _Batch:
     if any(len(line) > 1 for line in lines):
         apart = segments[:, None, :, None] != segments[:, None, None, :]
         bias = bias.expand(len(lines), 1, length, length).masked_fill(apart, _UNSEEN)
-    return _Batch(
+    return Batch(
         tokens, positions, bias, targets,
         sum(len(row.tokens) for line in lines for row in line), sum(len(line) for line in lines),
     )  # fmt: skip
@@ -286,7 +299,22 @@ def causal_bias(length: int) -> Tensor:
     return torch.full((1, 1, length, length), _UNSEEN).triu(1)
 
 
-def _rate(step: int, settings: TrainSettings) -> float:
+def _alone(model: Qwen2) -> dict[str, Tensor]:
+    """Return a model's parameters as those of one student, sharing their memory."""
+    return {name: parameter.detach()[None] for name, parameter in model.named_parameters()}
+
+
+def optimizer_of(
+    masters: dict[str, Tensor], workers: dict[str, Tensor], settings: TrainSettings
+) -> Optimizer:
+    """Return the optimizer of some students, by the settings of them all."""
+    return Optimizer(
+        masters, workers, muon_lr=settings.muon_lr, adam_lr=settings.adam_lr,
+        weight_decay=settings.weight_decay, clip=settings.clip,
+    )  # fmt: skip
+
+
+def rate(step: int, settings: TrainSettings) -> float:
     """Return the share of the full learning rate at a step, 0 to 1."""
     warmup = max(1, round(settings.steps * settings.warmup_share))
     if step < warmup:
@@ -296,69 +324,3 @@ def _rate(step: int, settings: TrainSettings) -> float:
     if settings.decay == "linear":
         return left
     return float(0.5 - 0.5 * torch.cos(torch.tensor(torch.pi * left)))
-
-
-class _Optimizer:
-    """Muon for matrices inside layers, AdamW for everything else.
-
-    Muon: Jordan et al. 2024 (kellerjordan.github.io/posts/muon), with Nesterov momentum 0.95 and
-    five Newton-Schulz steps. Matrices of one shape are orthogonalised in one batch.
-    """
-
-    def __init__(
-        self, masters: dict[str, Any], workers: dict[str, Any], settings: TrainSettings
-    ) -> None:
-        self.settings = settings
-        self.groups: list[tuple[list[Any], list[Any], Tensor]] = []
-        by_shape: dict[torch.Size, list[str]] = {}
-        rest = []
-        for name, parameter in masters.items():
-            if parameter.ndim == 2 and name.startswith("layers."):
-                by_shape.setdefault(parameter.shape, []).append(name)
-            else:
-                rest.append(name)
-        for shape, names in by_shape.items():
-            momentum = torch.zeros(len(names), *shape)
-            self.groups.append(([masters[n] for n in names], [workers[n] for n in names], momentum))
-        self.rest = [(masters[name], workers[name]) for name in rest]
-        self.adam = torch.optim.AdamW(
-            [master for master, _ in self.rest],
-            lr=settings.adam_lr, betas=(0.9, 0.98), eps=1e-9, weight_decay=0.0, foreach=True,
-        )  # fmt: skip
-
-    @torch.no_grad()
-    def step(self, rate: float) -> None:
-        """Update masters from the workers' gradients and copy them back."""
-        lr = self.settings.muon_lr * rate
-        for masters, workers, momentum in self.groups:
-            grad = torch.stack([worker.grad.float() for worker in workers])
-            momentum.lerp_(grad, 0.05)
-            update = _orthogonal(grad.lerp_(momentum, 0.95))
-            update *= max(1.0, update.shape[1] / update.shape[2]) ** 0.5
-            for at, (master, worker) in enumerate(zip(masters, workers, strict=True)):
-                master.mul_(1 - lr * self.settings.weight_decay).add_(update[at], alpha=-lr)
-                worker.copy_(master)
-                worker.grad = None
-        for master, worker in self.rest:
-            master.grad = worker.grad.float()
-        torch.nn.utils.clip_grad_norm_([master for master, _ in self.rest], self.settings.clip)
-        for group in self.adam.param_groups:
-            group["lr"] = self.settings.adam_lr * rate
-        self.adam.step()
-        for master, worker in self.rest:
-            worker.copy_(master)
-            worker.grad = None
-            master.grad = None
-
-
-def _orthogonal(matrices: Tensor) -> Tensor:
-    """Bring all singular values of each matrix near 1, by five Newton-Schulz steps in bfloat16."""
-    a, b, c = 3.4445, -4.7750, 2.0315
-    tall = matrices.shape[1] > matrices.shape[2]
-    x = (matrices.transpose(1, 2) if tall else matrices).bfloat16()
-    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    for _ in range(5):
-        gram = x @ x.transpose(1, 2)
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    result: Tensor = (x.transpose(1, 2) if tall else x).float()
-    return result

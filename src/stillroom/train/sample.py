@@ -61,7 +61,7 @@ def sample(
     longest = model.config.max_position_embeddings
     if any(not 0 < len(prompt) <= longest - max_tokens for prompt in prompts):
         raise ValueError(f"each prompt must have 1 to {longest - max_tokens} tokens")
-    kind = fastest_dtype(model) if dtype == "auto" else dtype
+    kind = fastest_dtype() if dtype == "auto" else dtype
     worker = Qwen2(model.config).to(getattr(torch, kind))
     worker.load_state_dict(model.state_dict())
     generator = torch.Generator().manual_seed(seed)
