@@ -7,9 +7,11 @@ and iterates over replies; concurrency, batching, retries and protocols stay beh
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from hashlib import blake2b
 from typing import Literal, Protocol
+
+_canonical = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 
 Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length", "content_filter"]
@@ -64,20 +66,21 @@ class Request:
         Where the model is served, who asks and when are not in it, so an answer once paid for
         serves every recipe, machine and process that asks the same.
         """
-        content: list[object] = [
-            self.model,
-            [[m.role, m.content] for m in self.messages],
-            [
-                _number(self.sampling.temperature),
-                _number(self.sampling.top_p),
-                self.sampling.max_tokens,
-            ],
-            self.draw,
-        ]
-        if self.schema is not None:
-            content.append(self.schema)
-        canonical = json.dumps(content, ensure_ascii=True, separators=(",", ":"))
-        return blake2b(canonical.encode(), digest_size=16).digest()
+        digest = _opening(self.model, self.messages, self.sampling).copy()
+        schema = "" if self.schema is None else f",{json.dumps(self.schema)}"
+        digest.update(f"{self.draw}{schema}]".encode())
+        return digest.digest()
+
+
+@lru_cache(16)  # draws of one question follow one another
+def _opening(model: str, messages: tuple[Message, ...], sampling: Sampling) -> blake2b:
+    """Digest what the draws of one question share: a JSON list but for its last items."""
+    content = [
+        model,
+        [[m.role, m.content] for m in messages],
+        [_number(sampling.temperature), _number(sampling.top_p), sampling.max_tokens],
+    ]
+    return blake2b(f"{_canonical(content)[:-1]},".encode(), digest_size=16)
 
 
 def _number(value: float | None) -> float | None:

@@ -1,8 +1,9 @@
 """Requests on their way: an event loop in a thread, so that callers stay synchronous.
 
 The caller's thread submits requests and takes replies; the loop's thread does everything else.
-Between them are a queue each way and counters with one writer each. Who waits for a slot, a pause
-or a budget waits in one queue, not in a task of its own.
+Between them are a queue each way and counters with one writer each, and what is handed over is
+handed over in heaps. Who waits for a slot, a pause, a budget or a reply waits in a queue or a
+callback, not in a task of its own.
 """
 
 import asyncio
@@ -14,24 +15,31 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
-
-import aiohttp
 
 from stillroom.errors import ModelError
 from stillroom.models.chat import Completion, Failure, Reply, Request
 from stillroom.models.openai.flow import Limit, Server
+from stillroom.models.openai.http import Client, Response
 from stillroom.models.openai.retries import LONGEST_PAUSE_S, Breaker, Fault, judge, unreachable
-from stillroom.models.openai.wire import BadReplyError, ServerError, clean, read_reply
+from stillroom.models.openai.wire import (
+    BadReplyError,
+    Dialect,
+    ServerError,
+    clean,
+    read_reply,
+)
 
 if TYPE_CHECKING:
     from stillroom.models.openai.model import OpenAIModel
 
-_BODY_LIMIT = 64 * 2**20  # bytes; a 100k-token completion is below 1 MB
-_CONNECT_TIMEOUT_S = 30.0
 _AHEAD = 16  # a 16th of the limits waits ready, so that no slot waits for the caller's thread
 _BROKEN_ROW = 5  # calls in a row without an answer, after which other servers are preferred
+_TOGETHER = 256  # replies that the caller takes at once, at most
 _GUESS_TOKENS = 500  # of a completion, before any was seen and without max_tokens
+
+Pair = tuple[Request, Reply]
 
 
 @dataclass(slots=True, eq=False)
@@ -71,13 +79,13 @@ class Call:
         self._taken = 0
         self._inbox: deque[_Job] = deque()
         # Written by the loop's thread
-        self._outbox: deque[tuple[Request, Reply] | Exception] = deque()
+        self._outbox: deque[Pair | Exception] = deque()
         self._replied = 0
         self._in_flight = 0
         self._hungry = False  # waits only for the caller to take replies
+        self._pumping = False  # a pump is due
         self._some = threading.Event()
         self._pending: deque[_Job] = deque()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._wake: asyncio.TimerHandle | None = None
         self._breaker = Breaker()
         self._tokens, self._completions = 0, 0
@@ -123,27 +131,41 @@ class Call:
         if not self._outbox:
             self._some.wait()
 
-    def received(self) -> Iterator[tuple[Request, Reply]]:
+    def one_by_one(self) -> Iterator[Pair]:
         """Yield the replies that are there; one that the caller is done with is taken.
 
         Raises:
             Exception: Whatever has stopped the loop, after the replies before it.
         """
+        for pairs in self._received(1):
+            yield pairs[0]
+
+    def together(self) -> Iterator[list[Pair]]:
+        """Yield the replies that are there, as `one_by_one` does, but many at a time."""
+        return self._received(_TOGETHER)
+
+    def _received(self, most: int) -> Iterator[list[Pair]]:
         while self._outbox:
-            item = self._outbox.popleft()
-            if isinstance(item, Exception):
-                raise item
-            yield item
-            self._taken += 1
+            pairs: list[Pair] = []
+            while self._outbox and len(pairs) < most:
+                if isinstance(self._outbox[0], Exception):
+                    break
+                pairs.append(self._outbox.popleft())  # type: ignore[arg-type]  # seen above
+            if not pairs:
+                raise self._outbox.popleft()  # type: ignore[misc]  # seen above
+            yield pairs
+            self._taken += len(pairs)
             if self._hungry:
                 self.flush()
 
-    def received_before_end(self) -> Iterator[tuple[Request, Reply]]:
-        """Yield the replies that are there, whatever else went wrong."""
+    def received_before_end(self) -> list[Pair]:
+        """Return the replies that are there, whatever else went wrong."""
+        pairs: list[Pair] = []
         while self._outbox:
             item = self._outbox.popleft()
             if not isinstance(item, Exception):
-                yield item
+                pairs.append(item)
+        return pairs
 
     def stop(self) -> None:
         """Cancel what is in flight and end the thread."""
@@ -165,15 +187,19 @@ class Call:
     async def _main(self, ready: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
-        async with open_session(self._key, self._serving.timeout_s) as self._session:
-            ready.set()
-            await self._stopping.wait()
-            self._ended = True
-            if self._wake is not None:
-                self._wake.cancel()
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._clients = {
+            server.url: Client(
+                f"{server.url}/chat/completions", key=self._key, timeout_s=self._serving.timeout_s
+            )
+            for server in self._servers
+        }
+        ready.set()
+        await self._stopping.wait()
+        self._ended = True
+        if self._wake is not None:
+            self._wake.cancel()
+        for client in self._clients.values():
+            await client.close()
 
     def _reply(self, request: Request, reply: Reply) -> None:
         self._outbox.append((request, reply))
@@ -188,8 +214,21 @@ class Call:
             self._outbox.append(error)
             self._some.set()
 
+    def _pump_soon(self) -> None:
+        """Pump once for all that comes in together."""
+        if not self._pumping:
+            self._pumping = True
+            self._loop.call_soon(self._pump)
+
     def _pump(self) -> None:
         """Send whatever can be sent now, and wake up when time alone will allow more."""
+        self._pumping = False
+        try:
+            self._send_ready()
+        except Exception as error:  # a bug: the caller would wait for ever
+            self._end(error)
+
+    def _send_ready(self) -> None:
         if self._wake is not None:
             self._wake.cancel()
             self._wake = None
@@ -197,13 +236,14 @@ class Call:
         while self._inbox:
             self._pending.append(self._inbox.popleft())
         now = self._loop.time()
+        calls, tokens = self._model.budgets
         wait_s = 0.0
         while self._pending and not self._ended:
             job = self._pending[0]
             if len(job.requests) > self._model.choices:  # `n` was refused meanwhile
                 self._ask_apart(self._pending.popleft(), done=0)
                 continue
-            if (wait_s := max(budget.wait_s(now) for budget in self._model.budgets)) > 0:
+            if (wait_s := max(calls.wait_s(now), tokens.wait_s(now))) > 0:
                 break
             at_risk = self._in_flight + self._replied - self._taken
             if at_risk and at_risk + len(job.requests) > self._most:
@@ -264,9 +304,12 @@ class Call:
         if self._serving.tokens_per_minute is not None:
             job.guess = self._guess(job)
             tokens.spend(job.guess)
-        task = self._loop.create_task(self._ask(job, server))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._ask(job, server, self._model.dialect)
+
+    def _ask(self, job: _Job, server: Server, dialect: Dialect) -> None:
+        body = dialect.payload(job.requests, self._serving.served_name)
+        hear = partial(self._heard, job, server, dialect, self._loop.time())
+        self._clients[server.url].post(body, hear)
 
     def _guess(self, job: _Job) -> float:
         """Estimate the tokens of a job: of its prompt by length, of answers by those seen."""
@@ -277,22 +320,27 @@ class Call:
         prompt = sum(len(message.content) for message in first.messages) / 4
         return prompt + each * len(job.requests)
 
-    async def _ask(self, job: _Job, server: Server) -> None:
-        sent_at = self._loop.time()
+    def _heard(
+        self, job: _Job, server: Server, dialect: Dialect, sent_at: float, heard: Response | Fault
+    ) -> None:
+        """Take the outcome of a call."""
         try:
-            replies = await self._attempt(job, server)
-        except Fault as fault:
-            self._failed(job, server, fault, sent_at)
+            try:
+                replies = self._understand(job, server, dialect, heard)
+            except Fault as fault:
+                self._failed(job, server, fault, sent_at)
+            else:
+                if isinstance(replies, Dialect):
+                    self._ask(job, server, replies)
+                    return
+                self._came_back(job, server, replies)
         except Exception as error:
             # Bugs too: the caller would wait for this reply for ever.
             self._end(error)
-        else:
-            self._came_back(job, server, replies)
-        finally:
-            n = len(job.requests)
-            server.in_flight -= n
-            self._in_flight -= n
-            self._pump()
+        n = len(job.requests)
+        server.in_flight -= n
+        self._in_flight -= n
+        self._pump_soon()
 
     def _came_back(self, job: _Job, server: Server, replies: list[Reply]) -> None:
         """Hand over the replies of a call, and ask again for the draws that it lacks."""
@@ -375,41 +423,48 @@ class Call:
 
     def _again(self, job: _Job) -> None:
         self._pending.appendleft(job)
-        self._pump()
+        self._pump_soon()
 
     def _pause_s(self, fault: Fault, pauses: int) -> float:
         own = min(self._serving.pause_s * 2.0 ** min(pauses, 30), LONGEST_PAUSE_S)
         return (fault.after_s or 0.0) + self._jitter.uniform(0.5, 1.0) * own
 
-    async def _attempt(self, job: _Job, server: Server) -> list[Reply]:
-        """Make one call; return replies to the first so many of the job's requests.
+    def _understand(
+        self, job: _Job, server: Server, dialect: Dialect, heard: Response | Fault
+    ) -> list[Reply] | Dialect:
+        """Return replies to the first so many of the job's requests, or how to ask again at once.
 
         The others, and that may be all if there are several, have to be asked one by one.
 
         Raises:
-            Fault: If it brought nothing, and may do so later.
+            Fault: If the call brought nothing, and may do so later.
             ModelError: If the model cannot be used.
         """
-        dialect = self._model.dialect
-        while True:
-            payload = dialect.payload(job.requests, self._serving.served_name)
-            status, headers, body = await self._post(server, payload)
-            try:
-                reply = read_reply(
-                    status,
-                    body,
-                    key=self._key,
-                    starts_in_thinking=self._serving.starts_in_thinking,
-                )
-            except BadReplyError as problem:
-                raise Fault("bad_reply", str(problem)) from None
-            if not isinstance(reply, ServerError):
-                # Believed only once the server has answered it.
-                self._model.dialect = dialect
-                return self._chosen(job, reply)
-            if (other := dialect.other(reply)) is None:
-                return self._refusal(job, server, reply, headers)
-            dialect = other
+        if isinstance(heard, Fault):
+            server.answered = server.answered or heard.kind == "bad_reply"
+            others = [other for other in self._servers if other is not server]
+            lost = heard.kind == "unreachable" and not server.answered
+            if lost and all(o.outages and not o.answered for o in others):
+                cause = heard.__cause__
+                assert isinstance(cause, Exception)
+                raise unreachable(self._model.name, server.url, cause)
+            heard.message = clean(heard.message, self._key)
+            raise heard
+        server.answered = True
+        try:
+            reply = read_reply(
+                heard.status,
+                heard.body,
+                key=self._key,
+                starts_in_thinking=self._serving.starts_in_thinking,
+            )
+        except BadReplyError as problem:
+            raise Fault("bad_reply", str(problem)) from None
+        if isinstance(reply, ServerError):
+            return dialect.other(reply) or self._refusal(job, server, reply, heard.headers)
+        # Believed only once the server has answered it.
+        self._model.dialect = dialect
+        return self._chosen(job, reply)
 
     def _chosen(self, job: _Job, choices: Sequence[Completion | BadReplyError]) -> list[Reply]:
         wanted = len(job.requests)
@@ -437,45 +492,3 @@ class Call:
                 self._model.choices = 1
             return []  # asked one by one, each gets a verdict of its own
         return [failure]
-
-    async def _post(self, server: Server, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
-        """Return status, headers and body."""
-        try:
-            async with self._session.post(
-                f"{server.url}/chat/completions", data=body, allow_redirects=False
-            ) as response:
-                server.answered = True
-                parts, size = [], 0
-                async for part in response.content.iter_any():
-                    parts.append(part)
-                    size += len(part)
-                    if size > _BODY_LIMIT:
-                        raise Fault("bad_reply", f"more than {_BODY_LIMIT} bytes")
-                return response.status, response.headers, b"".join(parts)
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            others = [other for other in self._servers if other is not server]
-            if not server.answered and all(o.outages and not o.answered for o in others):
-                raise unreachable(self._model.name, server.url, error) from None
-            raise Fault("unreachable", clean(str(error), self._key)) from None
-        except TimeoutError:
-            words = f"no reply within {self._serving.timeout_s:g} s"
-            raise Fault("timeout", words) from None
-        except aiohttp.ClientPayloadError:
-            raise Fault("bad_reply", "the connection ended in the middle of it") from None
-        except (aiohttp.ClientError, OSError) as error:
-            words = f"{type(error).__name__}: {error}"
-            raise Fault("unavailable", clean(words, self._key)) from None
-
-
-def open_session(key: str | None, timeout_s: float) -> aiohttp.ClientSession:
-    """Open an HTTP session in the running loop."""
-    headers = {"Content-Type": "application/json", "User-Agent": "stillroom"}
-    if key is not None:
-        headers["Authorization"] = f"Bearer {key}"
-    return aiohttp.ClientSession(
-        # Our own limits bound the calls in flight.
-        connector=aiohttp.TCPConnector(limit=0),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        headers=headers,
-        timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=_CONNECT_TIMEOUT_S),
-    )

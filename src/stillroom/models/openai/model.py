@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -11,7 +11,7 @@ import aiohttp
 
 from stillroom.models.chat import Reply, Request
 from stillroom.models.keys import find_key
-from stillroom.models.openai.call import Call, open_session
+from stillroom.models.openai.call import Call, Pair
 from stillroom.models.openai.flow import Budget, first_limit
 from stillroom.models.openai.retries import key_refused, unreachable
 from stillroom.models.openai.wire import Dialect, error_words
@@ -107,6 +107,18 @@ class OpenAIModel:
                 know the model; if no server answers for ``outage_s``; if 20 requests in a row,
                 or half of the last 100, fail.
         """
+        return self._replies(requests, Call.one_by_one, iter)
+
+    def complete_together(self, requests: Iterable[Request]) -> Iterator[list[Pair]]:
+        """Reply as `complete` does, to as many as have come at a time."""
+        return self._replies(requests, Call.together, lambda rest: iter([rest] if rest else []))
+
+    def _replies(
+        self,
+        requests: Iterable[Request],
+        received: Callable[[Call], Iterator[T]],
+        form: Callable[[list[Pair]], Iterator[T]],
+    ) -> Iterator[T]:
         groups = self._groups(iter(requests))
         first = next(groups, None)
         if first is None:
@@ -117,16 +129,16 @@ class OpenAIModel:
             while True:
                 while call.room > 0 and (group := next(groups, None)):
                     call.submit(group)
-                    yield from call.received()
+                    yield from received(call)
                 call.flush()
                 if not call.outstanding:
                     return
                 call.wait()
-                yield from call.received()
+                yield from received(call)
         except GeneratorExit:
             raise
         except BaseException:
-            yield from call.received_before_end()
+            yield from form(call.received_before_end())
             raise
         finally:
             call.stop()
@@ -156,7 +168,9 @@ class OpenAIModel:
 
     async def _list_models(self, key: str | None, timeout_s: float) -> dict[str, list[str] | None]:
         models: dict[str, list[str] | None] = {}
-        async with open_session(key, timeout_s) as session:
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        timeout = aiohttp.ClientTimeout(total=timeout_s)
+        async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
             for url in self.serving.base_urls:
                 try:
                     async with session.get(f"{url}/models", allow_redirects=False) as response:
