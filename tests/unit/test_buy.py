@@ -4,7 +4,7 @@ import itertools
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -220,17 +220,41 @@ def test_interrupt_keeps_everything_received(ledger: Ledger, error: type[BaseExc
 def test_interrupt_during_the_commit_keeps_the_reply_at_hand(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put, interrupts = ledger.put, iter([KeyboardInterrupt])
+    put_many, interrupts = ledger.put_many, iter([KeyboardInterrupt])
 
-    def interrupted(request: Request, reply: Reply) -> bool:
+    def interrupted(replies: Sequence[tuple[Request, Reply]]) -> int:
         for interrupt in interrupts:
             raise interrupt
-        return put(request, reply)
+        return put_many(replies)
 
-    monkeypatch.setattr(ledger, "put", interrupted)
+    monkeypatch.setattr(ledger, "put_many", interrupted)
     with pytest.raises(KeyboardInterrupt):
         buy([asked(i) for i in range(100)], model=Model(held=1), ledger=ledger)
     assert ledger.stats().total.completions == 1
+
+
+def test_replies_that_come_together_are_all_committed_before_anyone_hears_of_one(
+    ledger: Ledger,
+) -> None:
+    class Together(Model):
+        def complete_together(
+            self, requests: Iterable[Request]
+        ) -> Iterator[list[tuple[Request, Reply]]]:
+            source = iter(requests)
+            while batch := list(itertools.islice(source, 7)):
+                yield [(request, self.answer(request)) for request in batch]
+
+    heard: list[bytes] = []
+
+    def hear(request: Request, reply: Reply) -> None:
+        heard.append(request.key)
+        batch = keys[len(heard) - 1 : 7 * (1 + (len(heard) - 1) // 7)]
+        assert ledger.missing(batch) == set()
+
+    requests = [asked(i) for i in range(40)]
+    keys = [request.key for request in requests]
+    bought = buy(requests, model=Together(), ledger=ledger, on_reply=hear)
+    assert (bought.calls, heard) == (40, keys)
 
 
 def test_stop_gives_up_the_claims(ledger: Ledger) -> None:
@@ -249,10 +273,10 @@ def test_stop_gives_up_the_claims(ledger: Ledger) -> None:
 def test_ledger_that_cannot_be_written_stops_the_buying(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(request: Request, reply: Reply) -> bool:
+    def full(replies: Sequence[tuple[Request, Reply]]) -> int:
         raise StoreError("ledger: the disk is full")
 
-    monkeypatch.setattr(ledger, "put", full)
+    monkeypatch.setattr(ledger, "put_many", full)
     model = Model()
     with pytest.raises(StoreError, match="full"):
         buy([asked(i) for i in range(100)], model=model, ledger=ledger)

@@ -8,13 +8,14 @@ nobody. Two machines that want the same completion at the same time both buy it.
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 
 from stillroom.errors import ModelError, StoreError
-from stillroom.models.chat import ChatModel, Failure, Reply, Request
+from stillroom.models.chat import ChatModel, Failure, Reply, Request, complete_together
 from stillroom.models.ledger import Ledger
 
 OnReply = Callable[[Request, Reply], None]
@@ -25,6 +26,9 @@ SETTLED = frozenset({"too_long", "refused"})
 _CHUNK = 4096  # requests looked up together; what bounds memory besides the calls in flight
 _PROOFS_OF_REASONING = 8
 _POLL_S = 0.2
+_CLAIMED = 64  # requests at once, at most
+_SOON_S = 0.1  # a model that comes back within this takes many
+_ANSWERED_PER_CLAIM = 16  # requests, before one more is claimed ahead
 
 
 @dataclass(slots=True)
@@ -135,14 +139,14 @@ class _Purchase:
 
     def ask(self, requests: Iterable[Request]) -> None:
         """Buy what is missing, but for what other callers are asking for."""
-        self._take(self._model.complete(self._lacking(requests)))
+        self._take(complete_together(self._model, self._lacking(requests)))
 
     def ask_again(self) -> None:
         """Settle the requests that other callers were asking for, as far as they are done."""
         waiting, self.others = list(self.others.values()), {}
         freed = self._claim(waiting)
         if first := list(islice(freed, 1)):
-            self._take(self._model.complete(chain(first, freed)))
+            self._take(complete_together(self._model, chain(first, freed)))
 
     def _lacking(self, requests: Iterable[Request]) -> Iterator[Request]:
         source = iter(requests)
@@ -166,48 +170,66 @@ class _Purchase:
     def _claim(self, requests: list[Request]) -> Iterator[Request]:
         """Yield requests that became ours to ask.
 
-        The claim is made when the model takes the request, not when the chunk is looked up: by
-        then another process may have bought it.
+        Claims are made when the model takes the requests, not when the chunk is looked up: by
+        then another process may have bought them. Those that a model which keeps on answering
+        will take in a moment are claimed in one commit; a model that does not holds up nobody.
         """
-        for request in requests:
-            key = request.key
-            if key in self.claimed or key in self._failed or key in self.others:
-                self.bought.reused += 1  # a repeat within this call
-                continue
-            match self._ledger.claim(key):
-                case "ours":
-                    self.claimed.add(key)
-                    yield request
-                case "bought":
-                    self.bought.reused += 1
-                case "busy":
-                    self.others[key] = request
+        waiting = deque(requests)
+        size, since = 1, time.monotonic()
+        while waiting:
+            size = min(size, 1 + self.bought.calls // _ANSWERED_PER_CLAIM)
+            fresh: dict[bytes, Request] = {}
+            while waiting and len(fresh) < size:
+                request = waiting.popleft()
+                key = request.key
+                if key in fresh or any(
+                    key in known for known in (self.claimed, self._failed, self.others)
+                ):
+                    self.bought.reused += 1  # a repeat within this call
+                else:
+                    fresh[key] = request
+            ours = []
+            for verdict, request in zip(
+                self._ledger.claim_many(list(fresh)), fresh.values(), strict=True
+            ):
+                match verdict:
+                    case "ours":
+                        self.claimed.add(request.key)
+                        ours.append(request)
+                    case "bought":
+                        self.bought.reused += 1
+                    case "busy":
+                        self.others[request.key] = request
+            yield from ours
+            now = time.monotonic()
+            size, since = (min(2 * size, _CLAIMED) if now - since < _SOON_S else 1), now
 
-    def _take(self, replies: Iterator[tuple[Request, Reply]]) -> None:
-        """Commit replies as they come."""
-        at_hand: tuple[Request, Reply] | None = None
+    def _take(self, replies: Iterator[list[tuple[Request, Reply]]]) -> None:
+        """Commit replies as they come, those that came together in one commit."""
+        at_hand: list[tuple[Request, Reply]] = []
         try:
             for at_hand in replies:
-                self._keep(*at_hand)
+                self._ledger.put_many(at_hand)
+                for request, reply in at_hand:
+                    self._count(request, reply)
         except StoreError:
             raise
         except BaseException as stop:
-            if at_hand is not None:  # keeping it twice does nothing
-                self._ledger.put(*at_hand)
+            if at_hand:
+                self._ledger.put_many(at_hand)  # keeping them twice does nothing
             if isinstance(replies, Generator):
                 # An engine hands over what it has received before it passes the error on.
                 with suppress(StopIteration):
                     at_hand = replies.throw(stop)
                     while True:
-                        self._ledger.put(*at_hand)
+                        self._ledger.put_many(at_hand)
                         at_hand = next(replies)
             raise
         finally:
             if isinstance(replies, Generator):
                 replies.close()
 
-    def _keep(self, request: Request, reply: Reply) -> None:
-        self._ledger.put(request, reply)
+    def _count(self, request: Request, reply: Reply) -> None:
         self.claimed.discard(request.key)
         bought = self.bought
         bought.calls += 1

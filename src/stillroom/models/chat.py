@@ -5,7 +5,7 @@ and iterates over replies; concurrency, batching, retries and protocols stay beh
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from hashlib import blake2b
@@ -148,3 +148,40 @@ class ChatModel(Protocol):
     def complete(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Reply]]:
         """Reply to each request once, in any order."""
         ...
+
+
+def complete_together(
+    model: ChatModel, requests: Iterable[Request]
+) -> Iterator[list[tuple[Request, Reply]]]:
+    """Reply as the model's ``complete`` does, with what came together in one list.
+
+    An engine that can says so by a method of this name. What is thrown into the iterator reaches
+    the engine, which may have replies to hand over first.
+    """
+    together = getattr(model, "complete_together", None)
+    replies: Iterator[list[tuple[Request, Reply]]] = (
+        _Single(model.complete(requests)) if together is None else together(requests)
+    )
+    yield from replies
+
+
+class _Single:
+    """Replies, each in a list of its own."""
+
+    def __init__(self, replies: Iterator[tuple[Request, Reply]]) -> None:
+        self._replies = replies
+
+    def __iter__(self) -> "_Single":
+        return self
+
+    def __next__(self) -> list[tuple[Request, Reply]]:
+        return [next(self._replies)]
+
+    def throw(self, error: BaseException) -> list[tuple[Request, Reply]]:
+        if not isinstance(self._replies, Generator):
+            raise error
+        return [self._replies.throw(error)]
+
+    def close(self) -> None:
+        if isinstance(self._replies, Generator):
+            self._replies.close()

@@ -10,7 +10,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from stillroom.errors import BudgetError, ModelError
-from stillroom.models.chat import ChatModel, Completion, Failure, Reply, Request
+from stillroom.models.chat import (
+    ChatModel,
+    Completion,
+    Failure,
+    Reply,
+    Request,
+    complete_together,
+)
 
 _FORM = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<scale>[kMG]?)[- ]?(?P<unit>usd|tokens)", re.I)
 _SCALES = {"": 1, "k": 1e3, "M": 1e6, "m": 1e6, "G": 1e9, "g": 1e9, "K": 1e3}
@@ -127,7 +134,18 @@ class _Metered:
         Raises:
             BudgetError: Then, after every reply to what was in flight.
         """
-        yield from self._model.complete(self._affordable(requests))
+        for pairs in self.complete_together(requests):
+            yield from pairs
+
+    def complete_together(
+        self, requests: Iterable[Request]
+    ) -> Iterator[list[tuple[Request, Reply]]]:
+        """Reply as `complete` does, to as many as have come at a time.
+
+        Raises:
+            BudgetError: When there is no room, after every reply to what was in flight.
+        """
+        yield from complete_together(self._model, self._affordable(requests))
         if self._refused:
             purse = self._purse
             raise BudgetError(

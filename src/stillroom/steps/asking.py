@@ -13,7 +13,15 @@ from itertools import chain, islice
 from stillroom.errors import PilotDone
 from stillroom.models.batch.model import BatchModel
 from stillroom.models.buy import Bought, buy
-from stillroom.models.chat import ChatModel, Failure, Message, Reply, Request, Sampling
+from stillroom.models.chat import (
+    ChatModel,
+    Failure,
+    Message,
+    Reply,
+    Request,
+    Sampling,
+    complete_together,
+)
 from stillroom.models.ledger import Ledger
 from stillroom.models.spending import NeverBuys
 from stillroom.steps.base import Calls, Misfit, ModelSpec, Runtime, Tick
@@ -258,6 +266,13 @@ class _OnFirstUse:
 
     def complete(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Reply]]:
         """Open the model if there is a request, and hand it on."""
+        for pairs in self.complete_together(requests):
+            yield from pairs
+
+    def complete_together(
+        self, requests: Iterable[Request]
+    ) -> Iterator[list[tuple[Request, Reply]]]:
+        """Do as `complete` does, to as many as have come at a time."""
         iterator = iter(requests)
         for first in iterator:
-            yield from self._open().complete(chain([first], iterator))
+            yield from complete_together(self._open(), chain([first], iterator))

@@ -45,24 +45,28 @@ class Claims:
         _buyers_here.discard(name)
         self._buyer = None
 
-    def claim(self, key: bytes) -> Literal["ours", "bought", "busy"]:
-        """Say that this key is about to be asked for.
+    def claim_many(self, keys: Iterable[bytes]) -> list[Literal["ours", "bought", "busy"]]:
+        """Say that these keys are about to be asked for; each is given once.
 
         Returns:
-            ``ours`` when the caller should ask now, ``bought`` when the completion is already
-            there, ``busy`` when another caller is asking.
+            For each, ``ours`` when the caller should ask now, ``bought`` when the completion is
+            already there, ``busy`` when another caller is asking.
         """
-        with self._index.writing() as db:
-            if db.execute("SELECT 1 FROM completion WHERE key = ?", (key,)).fetchone():
-                return "bought"
-            return "ours" if self._take(db, key) else "busy"
+        found: list[Literal["ours", "bought", "busy"]] = []
+        for chunk in chunks(keys):
+            with self._index.writing() as db:
+                bought = {k for (k,) in self._index.find("SELECT key FROM completion", chunk)}
+                ours = self._take(db, [key for key in chunk if key not in bought])
+            found += ["bought" if k in bought else "ours" if k in ours else "busy" for k in chunk]
+        return found
 
     def claim_all(self, keys: Iterable[bytes]) -> list[bytes]:
         """Claim keys of what is kept elsewhere; return those that no other caller has."""
         ours: list[bytes] = []
         for chunk in chunks(keys):
             with self._index.writing() as db:
-                ours += [key for key in chunk if self._take(db, key)]
+                taken = self._take(db, chunk)
+            ours += [key for key in chunk if key in taken]
         return ours
 
     def release(self, keys: Iterable[bytes]) -> None:
@@ -77,12 +81,15 @@ class Claims:
                     f"DELETE FROM claim WHERE buyer = ? AND key IN ({marks})", [name, *chunk]
                 )
 
-    def _take(self, db: sqlite3.Connection, key: bytes) -> bool:
-        row = db.execute("SELECT buyer FROM claim WHERE key = ?", (key,)).fetchone()
-        if row is not None and self._alive(row[0]):
-            return False
-        db.execute("INSERT OR REPLACE INTO claim VALUES (?, ?)", (key, self._become_buyer()))
-        return True
+    def _take(self, db: sqlite3.Connection, keys: list[bytes]) -> set[bytes]:
+        """Claim keys, and return those that no living buyer has."""
+        buyers = dict(self._index.find("SELECT key, buyer FROM claim", keys))
+        alive = {buyer for buyer in {*buyers.values()} if self._alive(buyer)}
+        free = {key for key in keys if buyers.get(key) not in alive}
+        if free:
+            rows = [(key, self._become_buyer()) for key in sorted(free)]
+            db.executemany("INSERT OR REPLACE INTO claim VALUES (?, ?)", rows)
+        return free
 
     def _lock_path(self, buyer: str) -> Path:
         return self._locks.with_name(f"{self._locks.name}.buyer-{buyer}")

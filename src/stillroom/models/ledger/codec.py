@@ -7,7 +7,8 @@ them. A dictionary of 64 KB, trained on a few hundred, knows them from the start
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import fields
+from operator import attrgetter
 from typing import Any
 
 import zstandard
@@ -20,6 +21,10 @@ LEVEL = 3  # keeps up with any teacher
 _DICTIONARY_BYTES = 64 << 10
 _LESSONS_AT_LEAST = 32
 _PAYS = 0.95  # of the bytes without it; a dictionary that saves less is not kept
+
+_FIELDS = tuple(field.name for field in fields(Completion))
+_values = attrgetter(*_FIELDS)
+_as_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 Entry = tuple[int, bytes, int, list[Any], bytes]
 """Kind, key, time in nanoseconds, facts and body: what `journal.pack` writes."""
@@ -91,22 +96,22 @@ class Codec:
         )
         self.dictionary, self._told, self.settled = dictionary, told, True
 
-    def news(self, name: str) -> list[bytes]:
-        """Return the record of the dictionary, if the journal does not have it yet."""
+    def news(self, name: str) -> list["Entry"]:
+        """Return the entry of the dictionary, if the journal does not have it yet."""
         if self.dictionary is None or self._told == name:
             return []
-        return [dictionary_record(self.dictionary)]
+        return [dictionary_entry(self.dictionary)]
 
     def told(self, name: str) -> None:
         """Hear that what `news` returned is in the journal."""
         self._told = name if self.dictionary is not None else None
 
 
-def dictionary_record(dictionary: bytes) -> bytes:
-    """Write a dictionary as a record of a journal."""
+def dictionary_entry(dictionary: bytes) -> "Entry":
+    """Make the entry of a dictionary."""
     number = zstandard.ZstdCompressionDict(dictionary).dict_id()
     body = zstandard.ZstdCompressor(level=19, write_checksum=True).compress(dictionary)
-    return journal.pack(journal.DICTIONARY, bytes(16), time.time_ns(), [number], body)
+    return journal.DICTIONARY, bytes(16), time.time_ns(), [number], body
 
 
 def dictionary_in(data: bytes) -> bytes:
@@ -128,8 +133,8 @@ def entry(key: bytes, model: str, at_ns: int, reply: Reply, body: bytes) -> Entr
 
 def to_text(completion: Completion) -> bytes:
     """Write a completion as JSON."""
-    fields = {k: v for k, v in asdict(completion).items() if v is not None}
-    text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+    values = _values(completion)
+    text = _as_json({k: v for k, v in zip(_FIELDS, values, strict=True) if v is not None})
     # Half a surrogate pair, which a model can emit, has no UTF-8 form otherwise.
     return text.encode("utf-8", "surrogatepass")
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from stillroom.models.chat import Failure, Reply
 from stillroom.models.ledger import journal
-from stillroom.models.ledger.codec import TORN, Codec, dictionary_record, entry, to_text
+from stillroom.models.ledger.codec import TORN, Codec, dictionary_entry, entry, to_text
 from stillroom.models.ledger.files import sync_folder
 from stillroom.models.ledger.folder import Folder
 
@@ -83,7 +83,7 @@ def write_journal(
     done = 0
     with path.open("wb") as file:
         if codec.dictionary is not None:
-            file.write(dictionary_record(codec.dictionary))
+            file.write(journal.pack(*dictionary_entry(codec.dictionary)))
         for key, model, at_ns, reply in replies:
             body = b"" if isinstance(reply, Failure) else codec.compress(to_text(reply))
             file.write(journal.pack(*entry(key, model, at_ns, reply, body)))

@@ -89,12 +89,21 @@ class Folder:
         self.index.begin(name)
         file = self.files.get(name, write=True)
         end = os.fstat(file).st_size
-        (indexed,) = db.execute("SELECT size FROM journal WHERE name = ?", (name,)).fetchone()
+        number, indexed = db.execute(
+            "SELECT id, size FROM journal WHERE name = ?", (name,)
+        ).fetchone()
         if end != indexed:
             self._mend(db, name, end)
             end = os.fstat(file).st_size
         codec = self.bodies.codec
-        data = b"".join([*codec.news(name), *(journal.pack(*entry) for entry in entries)])
+        pieces, records, start = [], [], end
+        for entry in [*codec.news(name), *entries]:
+            kind, key, at_ns, facts, body = entry
+            piece = journal.pack(kind, key, at_ns, facts, body)
+            pieces.append(piece)
+            records.append(Record(kind, key, at_ns, facts, start, len(piece), len(body)))
+            start += len(piece)
+        data = b"".join(pieces)
 
         def cut_off() -> None:
             with suppress(OSError):  # else whoever opens the ledger next sees to it
@@ -103,7 +112,8 @@ class Folder:
         self.index.undo = cut_off
         while data:
             data = data[os.write(file, data) :]
-        self.index_new(db, name, os.fstat(file).st_size)
+        self.index.add(number, records)
+        db.execute("UPDATE journal SET size = ? WHERE id = ?", (start, number))
         codec.told(name)
 
     def sync_now_and_then(self) -> None:

@@ -291,4 +291,5 @@ def _add_completions(db: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> Non
         " completion_tokens = excluded.completion_tokens WHERE excluded.at < at",
         rows,
     )
-    db.executemany("DELETE FROM failure WHERE key = ?", [row[:1] for row in rows])
+    if db.execute("SELECT EXISTS (SELECT 1 FROM failure)").fetchone() == (1,):
+        db.executemany("DELETE FROM failure WHERE key = ?", [row[:1] for row in rows])

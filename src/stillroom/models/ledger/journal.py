@@ -33,6 +33,8 @@ _NARROW = HEAD  # read at once where bodies are long
 _WIDE = 1 << 18  # and where they are short
 _SEARCH = 1 << 20
 
+_as_json = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
+
 
 class Record(NamedTuple):
     """One record of a journal, without its body.
@@ -75,7 +77,7 @@ class Gap(NamedTuple):
 
 def pack(kind: int, key: bytes, at_ns: int, facts: list[Any], body: bytes) -> bytes:
     """Write a record as bytes."""
-    words = json.dumps(facts, ensure_ascii=True, separators=(",", ":")).encode()
+    words = _as_json(facts).encode()
     head = _HEADER.pack(_MAGIC, kind, len(words), len(body), key, at_ns)
     return b"".join((head, _CRC.pack(crc32(words, crc32(head))), words, body))
 
