@@ -358,6 +358,16 @@ def test_close_leaves_nothing_beside_the_ledger(tmp_path: Path) -> None:
     assert [file.suffix for file in (tmp_path / "ledger").iterdir()] == [".sqlite"]
 
 
+def test_lock_of_a_buyer_killed_before_its_claim_is_swept(ledger: Ledger) -> None:
+    lock = ledger.path / f"{ledger.machine}.buyer-{'ab' * 8}"
+    lock.touch()
+    with Ledger(ledger.path) as other:
+        other.claim(asked("a").key)
+        ledger.claim(asked("b").key)
+        assert other.claim(asked("b").key) == ledger.claim(asked("a").key) == "busy"
+        assert not lock.exists()
+
+
 def test_claim_of_a_killed_process_is_free(ledger: Ledger) -> None:
     script = (
         "import os, sys; from stillroom.models.ledger import Ledger;"

@@ -96,6 +96,7 @@ class Claims:
 
     def _become_buyer(self) -> str:
         if self._buyer is None:
+            self._sweep()
             name = secrets.token_hex(8)
             lock = self._lock_path(name).open("xb")
             # A record lock, not flock: children made by fork would keep a flock alive.
@@ -103,6 +104,14 @@ class Claims:
             _buyers_here.add(name)
             self._buyer = (name, lock)
         return self._buyer[0]
+
+    def _sweep(self) -> None:
+        """Remove the locks of buyers that were killed before they claimed anything.
+
+        Within a transaction, as all locks are made: none is met between its making and its lock.
+        """
+        for path in self._locks.parent.glob(f"{self._locks.name}.buyer-*"):
+            self._alive(path.name.rpartition("-")[2])
 
     def _alive(self, buyer: str) -> bool:
         if buyer in _buyers_here:
