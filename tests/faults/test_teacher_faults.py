@@ -6,6 +6,7 @@ The fake teacher is a process of its own, and counts what it answered.
 import os
 import random
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tests.killed import buy_all, killed, read_keys
 
 from stillroom.errors import ModelError
 from stillroom.models.buy import Bought, buy
-from stillroom.models.chat import Message, Request, Sampling
+from stillroom.models.chat import Message, Reply, Request, Sampling
 from stillroom.models.ledger import Ledger
 from stillroom.models.openai import OpenAIModel
 
@@ -120,6 +121,40 @@ def test_account_that_ends_and_is_mended_costs_only_what_was_in_flight(
     assert all(words in message and "\n" not in message for message in messages)
     assert kept(tmp_path) == N
     assert stats["answered_again"] <= stops * IN_FLIGHT
+
+
+def test_server_that_restarts_costs_what_was_in_flight(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        with fake_teacher("--latency", "0.02") as teacher:
+            bought = pool.submit(purchase, tmp_path, teacher.url, asked(200), outage_s=60.0)
+            teacher.wait_until(lambda stats: stats["answers"] >= 50)
+            before = teacher.stats()
+        port = teacher.url.removesuffix("/v1").rpartition(":")[2]
+        with fake_teacher("--latency", "0.02", "--port", port) as teacher:
+            done = bought.result(60)
+            after = teacher.stats()
+    assert (done.calls, done.failures) == (200, 0)
+    assert kept(tmp_path) == 200
+    assert after["answered_again"] == 0
+    # At most what was on its way when the first one stopped is paid for twice.
+    assert after["answers"] <= 200 - before["answers"] + IN_FLIGHT
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_under_fire(tmp_path: Path) -> None:
+    """Whatever a failed call leaves behind would show: 3 KB of each would fail this."""
+    rss: dict[int, int] = {}
+    options = [word for fault in [*FIRE, "503=0.05"] for word in ("--fault", fault)]
+
+    def look(request: Request, reply: Reply) -> None:
+        rss[len(rss)] = int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    with fake_teacher(*options, "--tokens", "100") as teacher, Ledger(tmp_path) as ledger:
+        model = OpenAIModel("m", teacher.url, concurrency=32, pause_s=0.001)
+        buy(iter(asked(6000)), model=model, ledger=ledger, on_reply=look)
+        assert sum(teacher.stats()["faults"].values()) > 1500
+    warm, end = max(rss[i] for i in range(1500, 2000)), max(rss[i] for i in range(5500, 6000))
+    assert end - warm < 12e6
 
 
 FIRE = ["429=0.1/0.01", "500=0.05", "drop=0.05", "half=0.05", "malformed=0.05"]

@@ -1,6 +1,8 @@
 """`serve vllm` and `serve sglang`: servers of other programs, started, watched and ended."""
 
+import importlib.resources
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,9 +12,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from stillroom.cli import cli
 from stillroom.models.chat import Completion, Message, Request, Sampling
 from stillroom.models.config import load_config
+from stillroom.models.ledger import Ledger
 from stillroom.models.supervise import Launch
 
 # Stands for vLLM: takes its flags, starts a worker as it does, and tells who it is.
@@ -37,12 +42,14 @@ http.server.HTTPServer(("127.0.0.1", port), Handler).serve_forever()
 class Running:
     """A supervisor in a process of its own, with stand-ins for servers."""
 
-    def __init__(self, folder: Path, *options: str, program: str = "vllm") -> None:
+    def __init__(
+        self, folder: Path, *options: str, program: str = "vllm", model: str = "some/model"
+    ) -> None:
         self.folder = folder
         (folder / "stand_in.py").write_text(STAND_IN)
         executable = f"{sys.executable} {folder / 'stand_in.py'} {folder}"
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "stillroom", "serve", program, "some/model",
+            [sys.executable, "-m", "stillroom", "serve", program, model,
              "--executable", executable, "--logs", str(folder / "logs"), *options],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
@@ -84,8 +91,8 @@ def _alive(pid: int) -> bool:
 def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     running: list[Running] = []
 
-    def begin(*options: str, program: str = "vllm") -> Running:
-        running.append(Running(tmp_path, *options, program=program))
+    def begin(*options: str, **which: str) -> Running:
+        running.append(Running(tmp_path, *options, **which))
         return running[-1]
 
     yield begin
@@ -221,6 +228,65 @@ def test_a_real_server_behind_the_supervisor_answers(
     request = Request("some/model", (Message("user", "What is 2+2?"),), Sampling(0.0, None, 64))
     [(_, reply)] = load_config(toml).open("some/model").complete([request])
     assert isinstance(reply, Completion)
+    running.process.send_signal(signal.SIGTERM)
+    running.process.communicate(timeout=60)
+    assert running.process.returncode == 130
+
+
+TRANSFORMERS = """
+import os, sys
+flags = dict(zip(sys.argv, sys.argv[1:]))
+os.environ["OMP_NUM_THREADS"] = "1"  # the model is too small to share
+os.execv(sys.executable, [
+    sys.executable, "-m", "transformers.cli.transformers", "serve", flags["serve"],
+    "--host", flags["--host"], "--port", flags["--port"], "--device", "cpu",
+])
+"""
+RECIPE = """\
+name: served
+models: {{teacher: {{name: {model}, temperature: 0.9, max_tokens: 96, reasoning: true}}}}
+domains:
+  math:
+    - source: {{procedural: {{n: 2}}}}
+    - answer: {{draws: 3}}
+"""
+
+
+@pytest.mark.slow
+def test_transformers_serve_is_a_server_like_others(
+    start: Callable[..., Running], tmp_path: Path
+) -> None:
+    """It knows neither n nor a list of models, and splits the thinking off."""
+    for needed in ("transformers", "fastapi", "uvicorn"):
+        pytest.importorskip(needed, reason="`transformers serve` needs transformers[serving]")
+    model = tmp_path / "teacher"
+    with importlib.resources.as_file(
+        importlib.resources.files("stillroom.models") / "embedded" / "teacher-1"
+    ) as folder:
+        shutil.copytree(folder, model)
+    # Without it the server takes the likeliest token, whatever temperature it is asked for.
+    (model / "generation_config.json").write_text('{"do_sample": true, "eos_token_id": 2}')
+    (tmp_path / "as_vllm.py").write_text(TRANSFORMERS)
+    toml = tmp_path / "models.toml"
+    running = start(
+        "--executable", f"{sys.executable} {tmp_path / 'as_vllm.py'}", "--write", str(toml),
+        "--start-timeout", "180", "--restarts", "0", model=str(model),
+    )  # fmt: skip
+    running.until_healthy()
+    toml.write_text(toml.read_text() + "choices = 3\nconcurrency = 4\n")
+    (tmp_path / "recipe.yaml").write_text(RECIPE.format(model=model))
+    done = CliRunner().invoke(
+        cli,
+        ["run", str(tmp_path / "recipe.yaml"), "--models", str(toml), "--workers", "1",
+         "--store", str(tmp_path / "store"), "--out", str(tmp_path / "out")],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    with Ledger(tmp_path / "store" / "ledger") as ledger:
+        kept = [completion for *_, completion in ledger.completions()]
+        assert (len(kept), ledger.stats().failures) == (6, {})
+    assert all(c.counted and c.completion_tokens > 1 for c in kept)
+    assert sum(c.reasoning is not None for c in kept) >= 3
+    assert len({(c.reasoning, c.answer) for c in kept}) > 2  # draws of a question differ
     running.process.send_signal(signal.SIGTERM)
     running.process.communicate(timeout=60)
     assert running.process.returncode == 130
