@@ -125,7 +125,7 @@ def test_winners_go_on_and_a_person_may_overrule(folder, capsys):
     capsys.readouterr()
     run(folder, "search", str(folder / "search.yaml"), "--out", str(out))
     report = (out / "report.md").read_text()
-    assert "it is right" in report
+    assert f"by a person: it is right (the rule chose {first['chosen']})" in report
     promoted = yaml.safe_load((out / "promoted.yaml").read_text())
     assert {"keep": {"where": {"verdict": "correct"}}, "as": "chosen"} in promoted["domains"][
         "math"

@@ -60,7 +60,7 @@ def _worth(outcome: str, regressed: Regressed) -> str:
 def _proposal(mixed: Mixed) -> str:
     proposal = mixed.proposal
     shares = ", ".join(
-        f"{name} {100 * weight:.0f}% ({100 * low:.0f} to {100 * high:.0f})"
+        f"{name} {points(weight)}% ({points(low)} to {points(high)})"
         for name, weight, low, high in zip(
             mixed.sources.groups, proposal.weights, proposal.low, proposal.high, strict=True
         )

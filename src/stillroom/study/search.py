@@ -350,19 +350,23 @@ def _blocks(search: Search, stages: Sequence[Stage]) -> list[Block]:
             if s.arm == stage.promoted and s.benchmark is None
         )
         name = stage.study.name
-        how = f"overruled ({stage.chosen}): {stage.because}" if stage.because else "by the rule"
+        how = "by the rule"
+        if stage.because:
+            how = f"by a person: {stage.because} (the rule chose {stage.chosen})"
         span = interval(estimate.low, estimate.high)
         rows.append([name, _promoted(stage), points(estimate.value), span, how])
         value, low, high = 100 * estimate.value, 100 * estimate.low, 100 * estimate.high
-        lines.append(Line(name, value, low, high))
+        control = means(_outcomes(stage.result, stage.arms)).get(stage.study.control)
+        against = None if control is None else 100 * control
+        lines.append(Line(name, value, low, high, against=against))
     header = ["stage", "promoted", "right, %", "95% interval", "how"]
     blocks.append(Block(table=(header, rows)))
-    title = "Percent right after each stage, the promoted arm"
+    title = "Percent right: the promoted arm of each stage; ticks: its control"
     blocks.append(Block(plot=("stages.svg", forest_svg(title, lines, zero=False))))
     blocks.append(
         Block(
             text="Every promoted arm was chosen because it did well on these questions, so its "
-            "score flatters it a little; held-out benchmarks, opened by `stillroom promote`, do "
+            "score flatters it a little. Held-out benchmarks, which stillroom promote opens, do "
             "not."
         )
     )
