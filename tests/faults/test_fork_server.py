@@ -8,7 +8,7 @@ import pytest
 from tests.faults.hostile import processes
 
 from stillroom.errors import SetupError
-from stillroom.sandbox import Job, Limits
+from stillroom.sandbox import Job, Limits, fork_server
 from stillroom.sandbox.bubblewrap import Bubblewrap
 from stillroom.sandbox.landlock import Landlock
 from stillroom.sandbox.probe import probe
@@ -175,3 +175,41 @@ def test_limits_hold_in_forks(sandbox):
     assert results[1].hit == "cpu"
     assert results[2].status == 1
     assert b"BlockingIOError" in results[2].stderr
+
+
+EARLY_ENDS = {
+    "before it reads its request": ("    os.setsid()\n", "    os.setsid()\n    os._exit(3)\n"),
+    "killed before it answers": (
+        '    requests.send(b"read")\n', "    os.kill(os.getpid(), 9)\n",
+    ),
+    "without descriptors of processes": (
+        "os.close(os.pidfd_open(server))", "raise OSError(38, 'Function not implemented')",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("when", EARLY_ENDS)
+def test_fork_that_ends_early_is_noticed_and_its_program_runs_otherwise(
+    sandbox, tmp_path, monkeypatch, when
+):
+    """No answer is waited for that cannot come: with the clock stopped this would not end."""
+    text, other = EARLY_ENDS[when]
+    loop = fork_server.LOOP.read_text()
+    assert loop.count(text) == 1
+    broken = tmp_path / "fork_loop.py"
+    broken.write_text(loop.replace(text, other))
+    monkeypatch.setattr(fork_server, "LOOP", broken)
+    sandbox.forks.close()  # the one that was probed
+    waited = []
+    select_of = fork_server.select.select
+
+    def watch(*arguments):
+        ready = select_of(*arguments)
+        waited.append(ready == ([], [], []))
+        return ready
+
+    monkeypatch.setattr(fork_server.select, "select", watch)
+    found = sandbox.run([python(sandbox, "print('here')")] * 2)
+    assert [one.stdout for one in found] == [b"here\n"] * 2
+    assert not any(waited)
+    assert servers(sandbox) == set()

@@ -19,7 +19,7 @@ from stillroom.verifiers.pool import Failure, Limits, Pool
 
 ROOT = Path(stillroom.__file__).parents[1]
 # Pairs that only math-verify can decide.
-GOOD = [Task(rf"\boxed{{\sin{{{n}}} + 1}}", rf"1 + \sin{{{n}}}") for n in range(2, 12)]
+GOOD = [Task(rf"\boxed{{\sinh{{{n}}} + 1}}", rf"1 + \sinh{{{n}}}") for n in range(2, 12)]
 BAD = {
     "tower": (r"\boxed{10^{10^{10}}}", r"10^{10^{11}}"),
     "python tower": (r"\boxed{2**30**5}", r"\sqrt{2}"),
@@ -172,14 +172,14 @@ def test_pool_interrupt_ends_the_workers():
         from stillroom.verifiers import Task
         from stillroom.verifiers.math import MathVerifier
         with MathVerifier() as maths:
-            maths.verify([Task(r"\\boxed{\\sin{2}+1}", r"1+\\sin{2}")])
+            maths.verify([Task(r"\\boxed{\\sinh{2}+1}", r"1+\\sinh{2}")])
             pids = maths.pool.pids()
             threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
             try:
                 maths.verify([Task(r"\\boxed{10^{10^{10}}}", r"10^{10^{11}}")])
             except KeyboardInterrupt:
                 print("interrupted", maths.pool.pids(), *pids)
-                maths.verify([Task(r"\\boxed{\\sin{2}+1}", r"1+\\sin{2}")])
+                maths.verify([Task(r"\\boxed{\\sinh{2}+1}", r"1+\\sinh{2}")])
     """
     said = python(script)
     assert said.startswith("interrupted []")
@@ -192,7 +192,7 @@ def test_pool_worker_ends_when_its_parent_is_killed():
         from stillroom.verifiers import Task
         from stillroom.verifiers.math import MathVerifier
         maths = MathVerifier()
-        maths.verify([Task(r"\\boxed{\\sin{2}+1}", r"1+\\sin{2}")])
+        maths.verify([Task(r"\\boxed{\\sinh{2}+1}", r"1+\\sinh{2}")])
         print(*maths.pool.pids(), flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
     """
@@ -206,7 +206,7 @@ def test_pool_worker_ends_when_its_parent_is_killed():
 ONE = r"""
     from stillroom.verifiers import Task, verifier
     with verifier("math", workers=2) as maths:
-        print(maths.verify([Task(r"\boxed{\sin{2}+1}", r"1+\sin{2}")])[0].outcome)
+        print(maths.verify([Task(r"\boxed{\sinh{2}+1}", r"1+\sinh{2}")])[0].outcome)
 """
 
 

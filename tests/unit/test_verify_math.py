@@ -155,7 +155,7 @@ def test_math_very_long_answer_is_unparsed(maths):
 def test_math_verdict_names_verifier_and_engine(maths):
     [verdict] = maths.verify([Task("#### 5", "5")])
     assert verdict.verifier == maths.name
-    assert maths.name.startswith("math/3 math-verify 0.9")
+    assert maths.name.startswith("math/4 math-verify 0.9")
     assert verdict.rule == "hashes"
 
 

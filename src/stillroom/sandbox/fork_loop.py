@@ -5,9 +5,10 @@ a request: the fork does, so that nothing of one program is in the memory of the
 through the guard before it compiles the first untrusted byte. What follows runs in the innermost
 process, which has no descriptor but 0, 1 and 2.
 
-Arguments: the guard's module; a descriptor with a byte for each fork that is wanted; one with the
-requests, in the form of `marshal`, each with the program's descriptors; a name by which the
-processes of this server can be told.
+Arguments: the guard's module; a descriptor with a byte for each fork that is wanted, answered with
+a descriptor of the fork; one with the requests, in the form of `marshal`, each with the program's
+descriptors, answered by the fork that has read it; a name by which the processes of this server
+can be told.
 """
 
 import _imp
@@ -37,22 +38,30 @@ def enter():
     control, requests = (_socket.socket(fileno=int(number)) for number in sys.argv[2:4])
     _signal.signal(_signal.SIGCHLD, reap)
     server = os.getpid()
+    os.close(os.pidfd_open(server))  # where that is forbidden, there is no server
     gc.collect()
     gc.freeze()
     requests.send(b"ready")
     while True:
         if not control.recv(1):
             os._exit(0)
-        if os.fork() == 0:
+        # A fork that ends at once keeps its number until there is a descriptor of it.
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, [_signal.SIGCHLD])
+        pid = os.fork()
+        if pid:
+            one = os.pidfd_open(pid)
+            sent = one.to_bytes(4, sys.byteorder)
+            control.sendmsg([b"forked"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, sent)])
+            os.close(one)
+        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, [_signal.SIGCHLD])
+        if not pid:
             break
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
     os.setsid()
     raw, sent, _, _ = requests.recvmsg(1 << 18, 1 << 12)
     arguments, environment, argv, source = marshal.loads(raw)
-    me = os.pidfd_open(os.getpid())
-    one = me.to_bytes(4, sys.byteorder)
-    requests.sendmsg([b"forked"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, one)])
-    for number in (control.detach(), requests.detach(), me):
+    requests.send(b"read")
+    for number in (control.detach(), requests.detach()):
         os.close(number)
     # They came as the lowest free numbers, in order: none is overwritten before it is used.
     received = b"".join(data for _, _, data in sent)

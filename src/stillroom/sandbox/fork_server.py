@@ -169,10 +169,17 @@ class _Server:
     def fork(self, request: bytes, descriptors: Sequence[int]) -> Forked:
         socket.send_fds(self._requests, [request], list(descriptors))
         self._control.send(b"1")
-        said, found, _, _ = socket.recv_fds(self._requests, 16, 1)
+        said, found, _, _ = socket.recv_fds(self._control, 16, 1)
         if said != b"forked" or len(found) != 1:
             raise ConnectionError("the fork server ended")
-        return Forked(found[0])
+        (pidfd,) = found
+        # A fork that ends before it has read its request leaves it for the next: that must not be.
+        asked = self._requests.fileno()
+        ready, _, _ = select.select([asked, pidfd], [], [], _ANSWER_S)
+        if asked not in ready or self._requests.recv(16) != b"read":
+            os.close(pidfd)
+            raise ConnectionError("the fork ended before it had read its request")
+        return Forked(pidfd)
 
 
 def _end(process: "subprocess.Popen[bytes]", *connections: socket.socket) -> None:

@@ -42,6 +42,7 @@ from typing import NamedTuple, Self
 from stillroom.text.answers import Extracted, choice_letter, extract_answer
 from stillroom.verifiers.expression import agree
 from stillroom.verifiers.pool import Failure, Limits, Pool
+from stillroom.verifiers.reader import read
 from stillroom.verifiers.verdict import Outcome, Task, Verdict
 
 _LONGEST = 4000  # characters of a final answer; proofs in a box are no final answers
@@ -62,7 +63,7 @@ class MathVerifier:
             workers: Processes; verdicts do not depend on their number.
             limits: What each may use.
         """
-        self.name = f"math/3 math-verify {version('math-verify')}"
+        self.name = f"math/4 math-verify {version('math-verify')}"
         self.pool = Pool("stillroom.verifiers.math_worker", workers=workers, limits=limits)
 
     def __enter__(self) -> Self:
@@ -110,6 +111,7 @@ class _Pair(NamedTuple):
 
 
 _CORRECT, _INCORRECT = _Decision("correct"), _Decision("incorrect")
+_PROSE_DECISION = _Decision("unparsed", "words that only a reader can judge")
 
 
 def _decide(found: Extracted | None, reference: str | None) -> _Decision | _Pair:
@@ -130,7 +132,7 @@ def _judged(reply: str | Failure, pair: _Pair) -> _Decision:
         return _CORRECT
     if reply == "incorrect":
         if any(_PROSE.search(_COMMAND.sub(" ", text)) for text in pair):
-            return _Decision("unparsed", "words that only a reader can judge")
+            return _PROSE_DECISION
         return _INCORRECT
     return _Decision("unparsed", _UNREAD[reply])
 
@@ -263,7 +265,8 @@ def _right_sides(one: str, other: str) -> tuple[str, str]:
 # --- number bases -----------------------------------------------------------------------------
 
 _BASE = re.compile(
-    r"(?P<digits>-?[0-9A-Z][0-9A-Z, ]*(?:\.[0-9A-Z]+)?) ?_ ?\{? ?(?:\\text ?\{)?(?P<base>\w+)\}*"
+    r"(?P<digits>-?[0-9A-Z][0-9A-Z, ]*(?:\.[0-9A-Z]+)?) ?_ ?"
+    r"\{? ?(?:\\text ?\{)?\(?(?P<base>\w+)\)?\}*"
 )
 _NUMERALS = re.compile(r"-?[0-9A-Z][0-9A-Z, ]*(?:\.[0-9A-Z]+)?")
 _BASE_WORDS = {
@@ -491,7 +494,7 @@ def _compare_words(one: str, other: str) -> _Decision | None:
             return _CORRECT if chosen == letter else _INCORRECT
         return None
     if not (_WORDS.fullmatch(one) and _WORDS.fullmatch(other)):
-        return None
+        return _compare_word_with_mathematics(one, other)
     one, other = one.casefold(), other.casefold()
     if one in _FUNCTIONS or other in _FUNCTIONS:
         return None
@@ -502,6 +505,15 @@ def _compare_words(one: str, other: str) -> _Decision | None:
     if " " in one or " " in other:
         return _Decision("unparsed", "the words differ, but may mean the same")
     return _INCORRECT
+
+
+def _compare_word_with_mathematics(one: str, other: str) -> _Decision | None:
+    for word, text in ((one, other), (other, one)):
+        # "four" is no number here, but a reader knows; "pi" and "infinity" are read.
+        is_word = _WORDS.fullmatch(word) and _PROSE.search(word) and read(word) is None
+        if is_word and read(text) is not None:
+            return _PROSE_DECISION
+    return None
 
 
 _OUTER = re.compile(r"([(\[])[^()\[\]]*,[^()\[\]]*([)\]])")

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from stillroom.text.answers import extract_answer
-from stillroom.verifiers.expression import Scalar, read, value_at
+from stillroom.verifiers.expression import value_at
 from stillroom.verifiers.math import bare, number
+from stillroom.verifiers.reader import Scalar, read
 from stillroom.verifiers.verdict import Task, Verdict
 
 _LONGEST = 400
@@ -66,4 +67,6 @@ def read_value(text: str) -> Fraction | None:
     if not isinstance(form, Scalar) or form.letters:
         return None
     value = value_at(form, {})
-    return Fraction(value) if value is not None and value.is_finite() else None
+    if value is None or not value.tame or value.mid.is_infinite():
+        return None
+    return Fraction(value.mid)

@@ -46,7 +46,7 @@ class Verify(Step):
     """
 
     STEP: ClassVar[str] = "verify"
-    VERSION: ClassVar[int] = 3
+    VERSION: ClassVar[int] = 4
     DELTA: ClassVar[Delta] = "columns"
     TAKES: ClassVar[Kind | None] = "answers"
     COLUMNS: ClassVar[Schema] = {
