@@ -3,6 +3,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -10,7 +11,7 @@ from stillroom.errors import SetupError
 from stillroom.sandbox import open_sandbox
 from stillroom.sandbox.job import Result
 from stillroom.verifiers import Task, verifier
-from stillroom.verifiers.code import CodeVerifier
+from stillroom.verifiers.code import TOOLCHAINS, CodeVerifier
 from stillroom.verifiers.code_tests import TestForm, TestLimits, Tests, parse_tests, read_tests
 
 
@@ -250,33 +251,78 @@ def test_code_trouble_of_the_sandbox_is_error_after_a_second_try(result, detail)
     assert sandbox.runs == 3
 
 
-@pytest.mark.parametrize(
-    ("language", "tool", "right", "wrong"),
-    [
-        ("cpp", "g++", "#include <iostream>\nint main(){int a;std::cin>>a;std::cout<<a+1;}",
-         "int main(){ return x; }"),
-        ("javascript", "node", "console.log(Number(require('fs').readFileSync(0)) + 1)",
-         "console.log(0)"),
-    ],
-)  # fmt: skip
-def test_code_of_other_languages(code, language, tool, right, wrong):
-    entries = ({"stdin": "1", "stdout": "2"}, {"stdin": "41", "stdout": "42\n"})
-    verdicts = code.verify(
-        [task(p, language=language, kind="stdio", entries=entries) for p in (right, wrong)]
-    )
-    if shutil.which(tool, path="/usr/bin"):
-        assert [v.outcome for v in verdicts] == ["correct", "incorrect"], verdicts
+SUM_CPP = "#include <iostream>\nint main(){long a,s=0;while(std::cin>>a)s+=a;std::cout<<s;}"
+SUM_JS = """
+const text = require('fs').readFileSync(0, 'utf8');
+console.log(text.split(/\\s+/).map(Number).reduce((a, b) => a + b, 0));
+"""
+COUNTER = """
+module counter #(parameter W = 8) (input logic clk, rst, output logic [W-1:0] q);
+  always_ff @(posedge clk) if (rst) q <= '0; else q <= q + 1'b1;
+endmodule
+"""
+OTHERS = {
+    "right": ("cpp", SUM_CPP, "correct", "PP"),
+    "wrong": ("cpp", SUM_CPP.replace("s+=a", "s=a"), "incorrect", "FP"),
+    "does not compile": ("cpp", "int main(){ return x; }", "incorrect", "B"),
+    "aborts": ("cpp", "#include <cstdlib>\nint main(){ std::abort(); }", "incorrect", "CC"),
+    "computes for ever": ("cpp", "int main(){ for(volatile int i=0;;i=i+1); }", "incorrect", "TT"),
+    "takes all memory": (
+        "cpp",
+        "#include <cstring>\nint main(){for(;;)memset(new char[1<<24],1,1<<24);}",
+        "incorrect",
+        None,
+    ),
+    "javascript: right": ("javascript", SUM_JS, "correct", "PP"),
+    "javascript: wrong": ("javascript", "console.log(42)", "incorrect", "PF"),
+    "javascript: does not compile": ("javascript", "let let = (", "incorrect", "XX"),
+    "javascript: throws": ("javascript", "throw new Error('no')", "incorrect", "XX"),
+    "javascript: computes for ever": ("javascript", "for (;;) ;", "incorrect", "TT"),
+    "verilog: right": ("verilog", COUNTER, "correct", "P"),
+    "verilog: only warned of": (
+        "verilog",
+        "module m(input [7:0] a, output [3:0] b); assign b = a; endmodule",
+        "correct",
+        "P",
+    ),
+    "verilog: syntax": ("verilog", COUNTER.replace("1'b1;", "1'b1"), "incorrect", "B"),
+    "verilog: no such name": ("verilog", COUNTER.replace("q + ", "p + "), "incorrect", "B"),
+    "verilog: no such module": (
+        "verilog", "module m(input a); part one(.a(a)); endmodule", "incorrect", "B",
+    ),
+    "verilog: file of the host": ("verilog", '`include "/etc/passwd"', "incorrect", "B"),
+}  # fmt: skip
+TOOLS = {"cpp": "g++", "javascript": "node", "verilog": "verilator"}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_code_of_other_languages(code, name):
+    language, program, outcome, letters = OTHERS[name]
+    if not shutil.which(TOOLS[language], path="/usr/bin"):
+        pytest.skip(f"{TOOLS[language]} is not installed")
+    if language == "verilog":
+        asked = task(program, language=language, kind="lint")
     else:
-        assert {v.outcome for v in verdicts} == {"error"}
-        assert tool in verdicts[0].detail
+        entries = ({"stdin": "20 22", "stdout": "42\n"}, {"stdin": "1", "stdout": "1"})
+        limits = {"cpu_s": 0.5, "memory_mib": 512}
+        asked = task(program, language=language, kind="stdio", entries=entries, limits=limits)
+    (verdict,) = code.verify([asked])
+    assert verdict.outcome == outcome, verdict
+    found = json.loads(verdict.detail)
+    assert letters in (None, found["tests"]), verdict
+    assert ("first" in found) is (outcome == "incorrect")
+    assert "root:" not in verdict.detail  # of /etc/passwd
 
 
-def test_code_tool_that_is_missing_is_named(code):
-    if shutil.which("verilator", path="/usr/bin"):
-        pytest.skip("verilator is here")
-    (verdict,) = code.verify([task("module m; endmodule", language="verilog", kind="lint")])
+@pytest.mark.parametrize(("language", "tool"), TOOLS.items())
+def test_code_tool_that_is_missing_is_named(code, monkeypatch, language, tool):
+    toolchain = replace(TOOLCHAINS[language], needs=(f"{tool}-of-nowhere",))
+    monkeypatch.setitem(TOOLCHAINS, language, toolchain)
+    entries = ({"stdin": "1", "stdout": "2"},)
+    kind = {"kind": "lint"} if language == "verilog" else {"kind": "stdio", "entries": entries}
+    (verdict,) = code.verify([task("module m; endmodule", language=language, **kind)])
     assert verdict.outcome == "error"
-    assert verdict.detail == 'missing: {"tests":"?","first":"test 1: verilator"}'
+    assert verdict.detail == f'missing: {{"tests":"?","first":"test 1: {tool}-of-nowhere"}}'
 
 
 def test_code_escapes_do_not_reach_the_detail(code):
