@@ -1,10 +1,16 @@
-"""The plain steps of a recipe against bare Polars queries that drop the same rows.
+"""The plain steps of a recipe against bare Polars queries that do the same.
 
 A million questions lie in a store as shards of Parquet. Each step reads what it needs of them and
-writes its drops, with reason, score and witness, as Parquet. The bare query reads the same columns
-and writes the same drops to one file of the same compression, without digests, manifest, resume or
-fsync. Both must drop the same rows, which is checked first. The limit is 1.5 times the bare query.
-What the step waits in fsync is measured beside it.
+keeps its outcome: which rows are dropped, with reason, score and witness. Polars does the same in
+three ways, and both read the same files and wait until the disk has what they wrote:
+
+- drops: the same rows with the same columns as the step, to one file of the same compression. The
+  limit is 1.5 times this query. Both must drop the same rows, which is checked first.
+- ids: the ids of the rows that are kept, and no word about the others.
+- rows: the rows that are kept, in full, as a script does that goes on with a new file.
+
+The step also digests what it writes, counts its reasons, goes on after a kill, and looks for the
+outcome in its store first.
 
 A step's seeded draw hashes ids with BLAKE2b, so that it is the same on every machine and for any
 version of Polars; the bare query gets the order of that draw from its file of rows, as a column,
@@ -13,7 +19,6 @@ and what it costs to make is shown on a line of its own.
 Usage: python benches/curation/plain_steps.py [rows [folder to keep the questions in]]
 """
 
-import os
 import random
 import resource
 import sys
@@ -22,7 +27,6 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import polars as pl
 
@@ -37,13 +41,12 @@ from stillroom.steps.base import Runtime, Step
 from stillroom.steps.sampling import lottery
 from stillroom.steps.source.source import SHARD
 from stillroom.store.artifact import Artifact
-from stillroom.store.store import Store
+from stillroom.store.store import Store, sync
 from stillroom.store.table import Table
 from stillroom.text.normal import normal_form_expr
 
-T = TypeVar("T")
 LIMIT = 1.5
-TIMES = 3
+TIMES = 7
 SCHEMA = {**QUESTION, "length": pl.Int64(), "lot": pl.Int64()}
 
 
@@ -127,6 +130,37 @@ def sample(rows: pl.LazyFrame, n: int, per: str | None = None) -> pl.LazyFrame:
     return drops(late, "not_drawn", NO_SCORE, NO_WITNESS)
 
 
+def first_forms(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """Keep the first of equal normal forms."""
+    forms = rows.with_columns(form=normal_form_expr("question"))
+    return forms.unique("form", keep="first", maintain_order=True).drop("form")
+
+
+def inside(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """Keep what is neither too short nor too long."""
+    return rows.filter(pl.col("length").is_between(200, 600))
+
+
+def longest(rows: pl.LazyFrame, n: int) -> pl.LazyFrame:
+    """Keep the n longest."""
+    return rows.sort("length", "lot", descending=[True, False]).head(n)
+
+
+def drawn(rows: pl.LazyFrame, n: int, per: str | None = None) -> pl.LazyFrame:
+    """Keep the first n of the draw, of all rows or of each group."""
+    ordered = rows.sort("lot")
+    if per is None:
+        return ordered.head(n)
+    return ordered.filter(pl.int_range(pl.len()).over(per) < n)
+
+
+def keep_file(query: pl.LazyFrame, to: Path) -> None:
+    """Run a query, write what it gives, and wait until the disk has it."""
+    query.sink_parquet(to, compression="zstd", compression_level=1)
+    sync(to)
+    sync(to.parent)
+
+
 def step(text: str) -> Step:
     """Return a step as a recipe writes it."""
     recipe = read_recipe(
@@ -136,67 +170,70 @@ def step(text: str) -> Step:
     return recipe.domains["math"][1]
 
 
-waited: list[float] = []
-
-
-def measured_fsync(handle: int, fsync: Callable[[int], None] = os.fsync) -> None:
-    """Wait until the disk has a file, and note for how long."""
-    started = time.perf_counter()
-    fsync(handle)
-    waited.append(time.perf_counter() - started)
-
-
-def timed(work: Callable[[], T]) -> tuple[float, float, T]:
-    """Return seconds by the clock, seconds of CPU, and the result."""
+def timed(work: Callable[[], object]) -> tuple[float, float]:
+    """Return seconds by the clock, and seconds of CPU."""
     clock, cpu = time.perf_counter(), time.process_time()
-    result = work()
-    return time.perf_counter() - clock, time.process_time() - cpu, result
+    work()
+    return time.perf_counter() - clock, time.process_time() - cpu
+
+
+Query = Callable[[pl.LazyFrame], pl.LazyFrame]
 
 
 def main(n: int, folder: str | None = None) -> None:
-    cases: list[tuple[str, str, Callable[[pl.LazyFrame], pl.LazyFrame]]] = [
-        ("exact dedup", "dedup: {exact: , prefer: [first]}", exact),
-        ("filter", "keep: {where: {length: {min: 200, max: 600}}}", band),
-        ("top", f"keep: {{top: {n // 2}, by: length}}", lambda r: top(r, n // 2)),
-        ("sample", f"take: {n // 10}", lambda r: sample(r, n // 10)),
+    """Print a line per step: seconds by the clock, and those of CPU in brackets."""
+    cases: list[tuple[str, str, Query, Query]] = [
+        ("exact dedup", "dedup: {exact: , prefer: [first]}", exact, first_forms),
+        ("filter", "keep: {where: {length: {min: 200, max: 600}}}", band, inside),
+        ("top", f"keep: {{top: {n // 2}, by: length}}",
+         lambda r: top(r, n // 2), lambda r: longest(r, n // 2)),
+        ("sample", f"take: {n // 10}",
+         lambda r: sample(r, n // 10), lambda r: drawn(r, n // 10)),
         ("sample per source", f"take: {{n: {n // 100}, per: source}}",
-         lambda r: sample(r, n // 100, "source")),
+         lambda r: sample(r, n // 100, "source"), lambda r: drawn(r, n // 100, "source")),
     ]  # fmt: skip
-    os.fsync = measured_fsync
     with tempfile.TemporaryDirectory() as name, Ledger(Path(name, "ledger")) as ledger:
         rows = table(Store(Path(folder or name, "rows")), n)
         files = [rows.rows.path / s.data.name for s in rows.shards if s.data]
         size = sum(f.stat().st_size for f in files) / 1e9
         print(f"{n:,} questions, {size:.2f} GB of Parquet; best of {TIMES}, by the clock (CPU)")
         ids = rows.scan("id").collect()["id"]
-        print(f"{'seeded draw for all rows':20} {timed(lambda: lottery(ids, 42))[0]:7.2f} s")
-        for label, text, query in cases:
-            ours: list[tuple[float, float, float]] = []
-            bare = []
+        print(f"{'seeded draw for all rows':20} {timed(lambda: lottery(ids, 42))[0]:.3f} s")
+        everything = pl.scan_parquet(files)
+        for label, text, query, kept in cases:
+            made = step(text)
+            ways = {
+                "drops": query(everything),
+                "ids": kept(everything).select("id"),
+                "rows": kept(everything).select(n for n in SCHEMA if n != "lot"),
+            }
+            took: dict[str, list[tuple[float, float]]] = {"": [], **{way: [] for way in ways}}
             for i in range(TIMES):
-                store = Store(Path(name, f"{label}{i}"))
-                runner = Runner(store, Runtime(load_config(), lambda: ledger))
-                made = step(text)
-                waited.clear()
-                took = timed(partial(runner, label, made, [At("source", rows)]))[:2]
-                ours.append((*took, sum(waited)))
-                to = Path(name, f"{label}{i}.parquet")
-
-                def write(to: Path = to, query: Callable[..., pl.LazyFrame] = query) -> None:
-                    frame = query(pl.scan_parquet(files)).collect(engine="streaming")
-                    frame.write_parquet(to, compression="zstd", compression_level=1)
-
-                bare.append(timed(write))
-                at = runner.built[-1].artifact
-                shards = [at.path / s.data.name for s in at.manifest.shards if s.data]
-                found, expected = (pl.read_parquet(p).sort("id") for p in (shards, to))
-                assert found.equals(expected), f"{label} drops other rows than the bare query"
-            a, b = min(ours, key=lambda t: t[0]), min(bare, key=lambda t: t[0])
-            print(f"{label:20} {a[0]:7.2f} s ({a[1]:6.2f}; {a[2]:5.2f} in fsync)   "
-                  f"bare {b[0]:7.2f} s ({b[1]:6.2f})   {a[0] / b[0]:5.2f} of the bare query, "
-                  f"{(a[0] - a[2]) / b[0]:5.2f} without fsync, {a[1] / b[1]:5.2f} in CPU; "
-                  f"limit {LIMIT}", flush=True)  # fmt: skip
+                runner = Runner(Store(Path(name, f"{label}{i}")),
+                                Runtime(load_config(), lambda: ledger))  # fmt: skip
+                took[""].append(timed(partial(runner, label, made, [At("source", rows)])))
+                for way, bare in ways.items():
+                    took[way].append(timed(partial(keep_file, bare, Path(name, way))))
+            check(runner.built[-1].artifact, *(Path(name, way) for way in ways))
+            best = {way: min(seconds) for way, seconds in took.items()}
+            clock, cpu = best.pop("")
+            print(f"{label:18} {clock:6.3f} s ({cpu:6.3f})", end="")
+            for way, (bare_clock, bare_cpu) in best.items():
+                print(f"   {way} {bare_clock:6.3f} s ({bare_cpu:6.3f}), ratio "
+                      f"{clock / bare_clock:4.2f} ({cpu / bare_cpu:4.2f})", end="")  # fmt: skip
+            print(f"   limit {LIMIT}", flush=True)
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
+
+
+def check(at: Artifact, drops: Path, ids: Path, whole: Path) -> None:
+    """Make sure that the step and the three queries agree on every row."""
+    shards = [at.path / s.data.name for s in at.manifest.shards if s.data]
+    found, expected = (pl.read_parquet(p).sort("id") for p in (shards, drops))
+    assert found.equals(expected), "the step drops other rows than the bare query"
+    kept = {*pl.read_parquet(ids)["id"]}
+    assert kept.isdisjoint(found["id"]), "the bare query keeps a row that the step drops"
+    assert len(kept) == at.manifest.rows_out, "the bare query keeps fewer rows, or more"
+    assert kept == {*pl.read_parquet(whole, columns=["id"])["id"]}, "ids and rows differ"
 
 
 if __name__ == "__main__":

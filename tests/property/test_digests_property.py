@@ -72,3 +72,12 @@ def test_sum_of_ids_does_not_depend_on_order_or_parts(ids, cut):
 def test_id_that_is_no_hash_is_refused_by_number(bad):
     with pytest.raises(ValueError, match="id 1 is not hexadecimal"):
         id_digest(pl.Series(["0a", bad, "0b"]))
+
+
+@given(st.text("0189af:/@`gG\0é", min_size=1, max_size=40))
+def test_number_is_read_as_python_reads_it_or_refused(text):
+    if set(text) <= set("0123456789abcdef"):
+        assert int(id_digest(pl.Series([text])) or "0", 16) == int(text, 16) % (1 << 128)
+    else:
+        with pytest.raises(ValueError, match="id 0 is not hexadecimal"):
+            id_digest(pl.Series([text]))

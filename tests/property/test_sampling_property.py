@@ -7,7 +7,7 @@ import polars as pl
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from stillroom.steps.sampling import beyond, divide, lottery, tiled
+from stillroom.steps.sampling import beyond, divide, lottery, so_many, tiled
 
 texts = st.lists(st.one_of(st.text(max_size=50), st.integers(0, 400).map(lambda n: "é" * n)))
 SEEDS = st.integers(-(2**127), 2**127 - 1)
@@ -62,9 +62,32 @@ def test_tiles_repeat_rows_in_order_under_ids_of_their_own(ids, n):
 SMALL = st.floats(-2, 2).map(round) | st.just(float("nan"))
 
 
-@given(st.lists(st.tuples(SMALL, st.integers(0, 3))), st.integers(0, 40))
-def test_rows_beyond_the_first_n_are_those_that_a_sort_puts_last(values, n):
-    rows = pl.DataFrame(values, schema={"a": pl.Float64, "b": pl.Int64}, orient="row")
-    rows = rows.with_row_index("id")
-    expected = rows.sort("a", "b", "id")[n:].sort("id")
-    assert rows.filter(beyond(rows, n, ["a", "b", "id"])).equals(expected)
+@given(
+    values=st.lists(st.tuples(SMALL, st.integers(0, 3), st.sampled_from(["x", "y", None]))),
+    n=st.integers(0, 40),
+    per=st.sampled_from([None, "group"]),
+)
+def test_rows_beyond_the_first_n_are_those_that_a_sort_puts_last(values, n, per):
+    schema = {"a": pl.Float64, "b": pl.Int64, "group": pl.String}
+    rows = pl.DataFrame(values, schema=schema, orient="row").with_row_index("id")
+    ordered = rows.sort("a", "b", "id")
+    parts = [ordered]
+    if per:
+        groups = ["x", "y", None]
+        parts = [ordered.filter(pl.col(per).eq_missing(pl.lit(g, pl.String))) for g in groups]
+    expected = pl.concat(part[n:] for part in parts).sort("id")
+    assert beyond(rows, pl.lit(n), ["a", "b", "id"], per).equals(expected)
+
+
+@given(st.dictionaries(st.integers(0, 2**62), st.sampled_from("xy")))
+def test_rows_beyond_a_part_of_each_group_are_found_by_a_draw_without_ties(group_of):
+    rows = pl.DataFrame(
+        list(group_of.items()), schema={"lot": pl.Int64, "g": pl.String}, orient="row"
+    )
+    rows = rows.with_columns(id=-pl.col("lot"))
+    first = set()
+    for name in "xy":
+        lots = sorted(lot for lot, group in group_of.items() if group == name)
+        first |= set(lots[: -(-len(lots) * 3 // 10)])
+    expected = rows.filter(~pl.col("lot").is_in(first))
+    assert beyond(rows, so_many("30%"), ["lot", "id"], "g").equals(expected)

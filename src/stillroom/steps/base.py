@@ -6,7 +6,9 @@ Fields enter the step's key; where and how it runs arrives as `Runtime` and neve
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, ClassVar, Protocol, Self
 
 import polars as pl
@@ -344,13 +346,34 @@ def write_drops(table: Table, drops: pl.DataFrame, out: Out, rt: Runtime) -> Non
         out: Where shards go.
         rt: Hears of progress.
     """
-    places, seen, written = drops["place"], 0, 0
-    for index, rows in enumerate(table.heights):
-        start, seen = written, seen + rows
-        written = places.search_sorted(seen, "left")
+    seen = pl.Series([0, *accumulate(table.heights)], dtype=pl.UInt32)
+    ends = drops["place"].search_sorted(seen, "left").to_list()
+
+    def find(index: int) -> pl.DataFrame:
+        return drops.slice(ends[index], ends[index + 1] - ends[index]).drop("place")
+
+    write_each(table, find, out, rt)
+
+
+def write_each(table: Table, find: Callable[[int], pl.DataFrame], out: Out, rt: Runtime) -> None:
+    """Write the drops of every shard that is not there yet, some shards side by side.
+
+    Args:
+        table: What the step read.
+        find: Called with the number of a shard, by several threads; returns the columns of
+            `stillroom.rows.DROP`.
+        out: Where shards go.
+        rt: How many threads; hears of progress.
+    """
+
+    def write(index: int) -> int:
+        rows = table.heights[index]
         if not out.has(index):
-            part = drops.slice(start, written - start)
-            out.write(index, part.drop("place"), rows_in=rows)
+            out.write(index, find(index), rows_in=rows)
+        return rows
+
+    with ThreadPoolExecutor(rt.workers) as pool:
+        for rows in pool.map(write, range(len(table.shards))):
             rt.tick(Tick(rows=rows))
 
 

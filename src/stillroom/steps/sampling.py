@@ -4,7 +4,7 @@ An id is hashed with the seed, and rows are ordered by that hash. So the choice 
 rows and the seed alone: not on their order, on shards, or on a library's random numbers.
 """
 
-from array import array
+import sys
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from itertools import count
@@ -34,48 +34,61 @@ def lottery(ids: pl.Series, seed: int) -> pl.Series:
         Unsigned 64-bit numbers, in the order of the ids.
     """
     key = seed.to_bytes(16, "little", signed=True)
-    numbers = array("Q", _lottery.draw(ids.__arrow_c_stream__(), key))
-    return pl.Series("lot", numbers, dtype=pl.UInt64)
+    numbers = pl.Series("lot", [_lottery.draw(ids.__arrow_c_stream__(), key)])
+    column = pl.Array(pl.UInt64, len(ids))
+    return numbers.bin.reinterpret(dtype=column, endianness=sys.byteorder).explode()
 
 
-def beyond(rows: pl.DataFrame, n: int, order: Sequence[str]) -> pl.Expr:
-    """Say which rows are not among the first n, without sorting them.
+def beyond(
+    rows: pl.DataFrame, wanted: pl.Expr, order: Sequence[str], per: str | None = None
+) -> pl.DataFrame:
+    """Return the rows that are not among the first, in the order in which they stand.
 
     Args:
         rows: The rows.
-        n: Rows that are first, 0 or above.
+        wanted: How many rows of a group are first, 0 or above, as an aggregation of the group; see
+            `so_many`.
         order: Columns to order by, the smallest values first; where they are equal, the next one
             decides. The last has each value once.
+        per: Each value of this column is a group; None for one group of all rows.
     """
-    if n >= rows.height:
-        return pl.lit(False)
-    if n == 0:
-        return pl.lit(True)
+    return rows.filter(_late(rows, wanted, order, per))
+
+
+def _late(rows: pl.DataFrame, wanted: pl.Expr, order: Sequence[str], per: str | None) -> pl.Series:
+    """Tell which rows are not among the first, without sorting them."""
+
+    def each(of_group: pl.Expr) -> pl.Expr:
+        return of_group.over(per) if per else of_group
+
     column, *rest = order
-    value = pl.col(column)
-    low = rows[column].bottom_k(n)
+    value, limit = pl.col(column), pl.col(f"limit of {column} per {per}")
+    low = value.bottom_k(wanted)
     # NaN sorts after all numbers, and is no maximum to `max`.
-    limit = low.nan_max() if low.dtype.is_float() else low.max()
-    ties = rows.filter(value == limit)
-    before = rows.select((value < limit).sum()).item()
-    return (value > limit) | ((value == limit) & beyond(ties, n - before, rest))
+    highest = low.nan_max() if rows.schema[column].is_float() else low.max()
+    rows = rows.with_columns(each(highest).alias(limit.meta.output_name()))
+    # A group of which none is first has no limit.
+    late = rows.select((value > limit).fill_null(True)).to_series()
+    crowded = (value == limit) & each((value <= limit).sum() > wanted)
+    tied = rows.select(crowded.fill_null(False)).to_series()
+    if not tied.any():
+        return late
+    room = pl.col(f"room per {per}")
+    left = each(wanted - (value < limit).sum()).alias(room.meta.output_name())
+    ties = rows.with_columns(left).filter(tied)
+    return late.scatter(tied.arg_true(), _late(ties, room.first(), rest, per))
 
 
-def place(per: str) -> pl.Expr:
-    """Number rows from 0 in the order in which they stand, anew for each value of ``per``."""
-    return pl.int_range(pl.len()).over(per)
-
-
-def so_many(amount: Amount, per: str | None) -> pl.Expr:
-    """Count the rows that an amount stands for, of all or of each value of ``per``.
+def so_many(amount: Amount) -> pl.Expr:
+    """Count the rows that an amount stands for, of those of a group.
 
     A part of a row counts as one, so that 1% of ten rows is one.
     """
     if isinstance(amount, int):
         return pl.lit(amount)
     part = Fraction(amount.removesuffix("%")) / 100
-    rows = pl.len().over(per) if per else pl.len()
-    return (rows.cast(pl.Int64) * part.numerator + (part.denominator - 1)) // part.denominator
+    rows = pl.len().cast(pl.Int64)
+    return (rows * part.numerator + (part.denominator - 1)) // part.denominator
 
 
 def at_most(amount: Amount | None, rows: int | None) -> int | None:

@@ -7,7 +7,7 @@ the size of a shard, not of a table.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,7 +40,8 @@ class ShardFile:
         rows: Rows in the file.
         bytes: Size on disk.
         digest: Of the file's bytes; a torn or edited file no longer matches.
-        columns: Column name to digest of its values.
+        columns: Column name to digest of its values; empty for drops, whose ids count
+            (`Manifest.dropped_ids`) and nothing else.
     """
 
     name: str
@@ -65,6 +66,17 @@ class Shard:
     lost: ShardFile | None = None
     parent: int | None = None
     rows_in: int = 0
+
+    @property
+    def files(self) -> list[ShardFile]:
+        """The files, data first."""
+        return [f for f in (self.data, self.lost) if f is not None]
+
+    @staticmethod
+    def of(entry: dict[str, Any]) -> "Shard":
+        """Read what JSON says of a shard."""
+        data, lost = (ShardFile(**f) if f else None for f in (entry["data"], entry["lost"]))
+        return Shard(data, lost, entry["parent"], entry["rows_in"])
 
 
 @dataclass(frozen=True)
@@ -108,7 +120,7 @@ class Manifest:
 
     def to_json(self) -> str:
         """Write the manifest as JSON, indented, keys in field order."""
-        return json.dumps(asdict(self), indent=1, ensure_ascii=False)
+        return json.dumps(self, default=vars, indent=1, ensure_ascii=False)
 
     @staticmethod
     def from_json(text: str) -> "Manifest":
@@ -120,14 +132,7 @@ class Manifest:
         content = json.loads(text)
         if content["format"] != FORMAT:
             raise ValueError(f"format is {content['format']}; expected {FORMAT}")
-
-        def file(entry: dict[str, Any] | None) -> ShardFile | None:
-            return None if entry is None else ShardFile(**entry)
-
-        content["shards"] = [
-            Shard(file(s["data"]), file(s["lost"]), s["parent"], s["rows_in"])
-            for s in content["shards"]
-        ]
+        content["shards"] = [Shard.of(s) for s in content["shards"]]
         return Manifest(**content)
 
 
@@ -169,7 +174,7 @@ class Artifact:
 
     def files(self) -> list[ShardFile]:
         """List all files, data and lost rows, in shard order."""
-        return [f for s in self.manifest.shards for f in (s.data, s.lost) if f is not None]
+        return [file for shard in self.manifest.shards for file in shard.files]
 
     def verify(self) -> None:
         """Read every byte and compare it with the manifest.

@@ -20,7 +20,8 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from stillroom.errors import StoreError
 from stillroom.rows import DROP, Kind, Schema
 from stillroom.store.artifact import MANIFEST, Artifact, Delta, Manifest, Shard, ShardFile
 from stillroom.store.digest import add_ids, column_digest, file_digest, id_digest
+
+JOURNAL = "shards.jsonl"
 
 ROW_GROUP = 2_000
 """Rows per Parquet row group of answers: about 60 MB of traces, so that readers stay small."""
@@ -155,8 +158,9 @@ class Store:
 class Workshop:
     """An artifact under construction, shard by shard.
 
-    Each shard is written beside its name, renamed, and then described by a small file of its
-    own. A killed build goes on after the last described shard.
+    A journal gets a line for each shard when its files are written, and a later build goes on
+    with every shard whose files still are what the journal says. So a kill costs no shard. The
+    disk is waited for once, at the end: power that fails may cost the last shards, not more.
 
     Attributes:
         store: Where the artifact will stand.
@@ -171,15 +175,22 @@ class Workshop:
     n_shards: int = 0
 
     def __post_init__(self) -> None:
-        """Make the directory, with what an earlier build left in it."""
+        """Make the directory, or read what an earlier build left in it."""
         self.path = self.store.root / "building" / self.key
+        self._journal = self.path / JOURNAL
+        self._notes: dict[int, _Note] = {}
         with disk_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
+            self._journal.touch()
+            for line in self._journal.read_bytes().splitlines():
+                note = _Note.read(line)
+                if note and all(_is_whole(self.path / f.name, f) for f in note.shard.files):
+                    self._notes[note.place] = note
 
     def has(self, shard: int) -> bool:
         """Tell whether a shard was finished, now or before a kill."""
         self.n_shards = max(self.n_shards, shard + 1)
-        return self._note(shard).exists()
+        return shard in self._notes
 
     def write(
         self,
@@ -212,34 +223,29 @@ class Workshop:
         for frame in gone:
             reasons.update(dict(frame["reason"].value_counts().iter_rows()))
         ids = add_ids("", [id_digest(frame["id"]) or "0" for frame in gone])
-        note = _Note(entry, dict(reasons), ids)
-        with disk_errors(self.path):
-            replace_text(self._note(shard), json.dumps(asdict(note)))
+        note = _Note(shard, entry, dict(reasons), ids)
+        with disk_errors(self.path), self._journal.open("a", encoding="utf-8") as journal:
+            # The line break goes first: what a full disk tore then has a line of its own.
+            journal.write(f"\n{json.dumps(note, default=vars)}")
+        self._notes[shard] = note
 
     def _write_file(self, name: str, frame: pl.DataFrame | None) -> ShardFile | None:
         if frame is None or (frame.is_empty() and name.endswith("lost.parquet")):
             return None
         path = self.path / name
-        partial = path.with_suffix(".partial")
         fit = frame.height * _ROW_GROUP_BYTES // max(1, int(frame.estimated_size()))
         with disk_errors(path):
             frame.write_parquet(
-                partial, compression="zstd", compression_level=1,
-                row_group_size=max(ROW_GROUP, fit),
-            )  # fmt: skip
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
-            partial.rename(path)
+                path, compression="zstd", compression_level=1, row_group_size=max(ROW_GROUP, fit)
+            )
+        digested = [] if frame.columns == list(DROP) else frame.columns
         return ShardFile(
             name=name,
             rows=frame.height,
             bytes=path.stat().st_size,
             digest=file_digest(path),
-            columns={c: column_digest(frame[c]) for c in frame.columns},
+            columns={c: column_digest(frame[c]) for c in digested},
         )
-
-    def _note(self, shard: int) -> Path:
-        return self.path / f"{shard:05}.json"
 
     def finish(
         self,
@@ -255,7 +261,7 @@ class Workshop:
         notes: list[str],
     ) -> Artifact:
         """Write the manifest and publish the artifact by one rename."""
-        noted = [_Note.read(self._note(i)) for i in range(n_shards)]
+        noted = [self._notes[i] for i in range(n_shards)]
         shards = [note.shard for note in noted]
         drops: Counter[str] = Counter()
         for note in noted:
@@ -281,15 +287,21 @@ class Workshop:
             notes=notes,
         )
         target = self.store.path(self.step, self.key)
+        artifact = Artifact(self.path, manifest)
+        files = [self.path / f.name for f in artifact.files()]
         with disk_errors(target):
-            write_synced(self.path / MANIFEST, manifest.to_json())
+            for leftover in {*self.path.iterdir()} - {*files, self._journal}:
+                leftover.unlink()
+            (self.path / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+            # A disk that is asked for many files at once writes its own journal once for all.
+            with ThreadPoolExecutor(16) as pool:
+                list(pool.map(sync, (*files, self.path / MANIFEST)))
             sync(self.path)
             target.parent.mkdir(parents=True, exist_ok=True)
             self.path.rename(target)
             sync(target.parent)
-            # The notes go last: a kill before the rename leaves a workshop with all its shards.
-            for leftover in (*target.glob("[0-9]*.json"), *target.glob("*.partial")):
-                leftover.unlink()
+            # It goes last: a kill before the rename leaves a workshop with all its shards.
+            (target / JOURNAL).unlink()
         return Artifact.load(target)
 
 
@@ -298,22 +310,32 @@ class _Note:
     """What is noted of a finished shard.
 
     Attributes:
+        place: Place in the table, from 0.
         shard: Its files.
         drops: Reason to number of rows.
         dropped_ids: Digest of the set of dropped ids.
     """
 
+    place: int
     shard: Shard
     drops: dict[str, int]
     dropped_ids: str
 
     @staticmethod
-    def read(path: Path) -> "_Note":
-        note = json.loads(path.read_text())
-        entry = note["shard"]
-        data, lost = (ShardFile(**f) if f else None for f in (entry["data"], entry["lost"]))
-        shard = Shard(data, lost, entry["parent"], entry["rows_in"])
-        return _Note(shard, note["drops"], note["dropped_ids"])
+    def read(line: bytes) -> "_Note | None":
+        """Read a line of the journal; None if it is torn."""
+        try:
+            note = json.loads(line)
+            return _Note(note["place"], Shard.of(note["shard"]), note["drops"], note["dropped_ids"])
+        except (ValueError, KeyError, TypeError):
+            return None
+
+
+def _is_whole(path: Path, file: ShardFile) -> bool:
+    try:
+        return file_digest(path) == file.digest
+    except FileNotFoundError:
+        return False
 
 
 @contextlib.contextmanager
@@ -349,9 +371,9 @@ def write_synced(path: Path, text: str) -> None:
         os.fsync(file.fileno())
 
 
-def sync(directory: Path) -> None:
-    """Wait until the disk has a directory's entries."""
-    handle = os.open(directory, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Wait until the disk has a file, or a directory's entries."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

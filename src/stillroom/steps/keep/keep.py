@@ -7,8 +7,8 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from stillroom.rows import Shape, dropped
-from stillroom.steps.base import Misfit, Out, Runtime, Step, Tick, write_drops
-from stillroom.steps.sampling import Amount, at_most, beyond, lottery, place, so_many
+from stillroom.steps.base import Misfit, Out, Runtime, Step, write_drops, write_each
+from stillroom.steps.sampling import Amount, at_most, beyond, lottery, so_many
 from stillroom.store.artifact import Delta
 from stillroom.store.table import Table
 
@@ -32,6 +32,9 @@ class Band(BaseModel):
         return self
 
 
+Rule = Band | tuple[Scalar, ...] | Scalar
+
+
 class Keep(Step):
     """Keep the rows that meet conditions, or the n rows with the highest value.
 
@@ -51,7 +54,7 @@ class Keep(Step):
     STEP: ClassVar[str] = "keep"
     DELTA: ClassVar[Delta] = "drops"
 
-    where: Mapping[str, Band | tuple[Scalar, ...] | Scalar] | None = None
+    where: Mapping[str, Rule] | None = None
     top: Amount | None = None
     lowest: Amount | None = None
     by: str | None = None
@@ -104,37 +107,14 @@ class Keep(Step):
         if self.where is None:
             write_drops(table, self._beyond(table), out, rt)
             return []
-        for index in range(len(table.shards)):
-            if out.has(index):
-                continue
-            frame = table.frame(index, "id", *self.where)
-            out.write(index, self._failing(frame), rows_in=frame.height)
-            rt.tick(Tick(rows=frame.height))
-        return []
+        columns, drop = dict.fromkeys(["id", *self.where]), _drop_of_failing(self.where)
 
-    def _failing(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Find rows that fail; the first failing condition is the reason."""
-        reason, score = pl.lit(None, pl.String), pl.lit(None, pl.Float64)
-        for column, rule in reversed(list((self.where or {}).items())):
-            value = pl.col(column)
-            tests: list[tuple[pl.Expr, str | pl.Expr]] = [(value.is_null(), f"{column} unknown")]
-            if isinstance(rule, Band):
-                if rule.min is not None:
-                    tests.append((value < rule.min, f"{column} below {rule.min:g}"))
-                if rule.max is not None:
-                    tests.append((value > rule.max, f"{column} above {rule.max:g}"))
-            else:
-                wanted = rule if isinstance(rule, tuple) else (rule,)
-                words = pl.format(f"{column} is {{}}", value.cast(pl.String))
-                tests.append((~value.is_in(list(wanted)), words))
-            for failed, name in reversed(tests):
-                text = pl.lit(name) if isinstance(name, str) else name
-                reason = pl.when(failed).then(text).otherwise(reason)
-                if isinstance(rule, Band):
-                    score = pl.when(failed).then(value.cast(pl.Float64)).otherwise(score)
-        marked = frame.select("id", reason.alias("reason"), score.alias("score"))
-        marked = marked.filter(pl.col("reason").is_not_null())
-        return marked.with_columns(pl.lit(None, pl.String).alias("witness"))
+        def failing(index: int) -> pl.DataFrame:
+            rows = table.shard(index, *columns).select(*drop)
+            return rows.filter(pl.col("reason").is_not_null()).collect(engine="in-memory")
+
+        write_each(table, failing, out, rt)
+        return []
 
     def _beyond(self, table: Table) -> pl.DataFrame:
         n = self.top if self.top is not None else self.lowest
@@ -144,11 +124,7 @@ class Keep(Step):
         rows = rows.with_row_index("place").with_columns(lottery(rows["id"], self.seed))
         value = -pl.col(by) if self.top is not None else pl.col(by)
         known = rows.filter(pl.col(by).is_not_null()).with_columns(value.alias("order"))
-        order, wanted = ["order", "lot", "id"], so_many(n, self.per)
-        if self.per:
-            rest = known.sort(order).filter(place(self.per) >= wanted).sort("place")
-        else:
-            rest = known.filter(beyond(known, known.select(wanted).item(), order))
+        rest = beyond(known, so_many(n), ["order", "lot", "id"], self.per)
         side = f"not in the {'top' if self.top is not None else 'lowest'} {n}"
         score = rest[by].cast(pl.Float64)
         drops = dropped(rest["id"], side, score=score, place=rest["place"])
@@ -157,3 +133,27 @@ class Keep(Step):
             more = dropped(unknown["id"], f"{by} unknown", place=unknown["place"])
             drops = pl.concat([drops, more]).sort("place")
         return drops
+
+
+def _drop_of_failing(where: Mapping[str, Rule]) -> tuple[pl.Expr, ...]:
+    """Make a drop of each row; the first failing condition is the reason, null if all are met."""
+    reason, score = pl.lit(None, pl.String), pl.lit(None, pl.Float64)
+    for column, rule in reversed(list(where.items())):
+        value = pl.col(column)
+        tests: list[tuple[pl.Expr, str | pl.Expr]] = [(value.is_null(), f"{column} unknown")]
+        if isinstance(rule, Band):
+            if rule.min is not None:
+                tests.append((value < rule.min, f"{column} below {rule.min:g}"))
+            if rule.max is not None:
+                tests.append((value > rule.max, f"{column} above {rule.max:g}"))
+        else:
+            wanted = rule if isinstance(rule, tuple) else (rule,)
+            words = pl.format(f"{column} is {{}}", value.cast(pl.String))
+            tests.append((~value.is_in(list(wanted)), words))
+        for failed, name in reversed(tests):
+            text = pl.lit(name) if isinstance(name, str) else name
+            reason = pl.when(failed).then(text).otherwise(reason)
+            if isinstance(rule, Band):
+                score = pl.when(failed).then(value.cast(pl.Float64)).otherwise(score)
+    witness = pl.lit(None, pl.String).alias("witness")
+    return pl.col("id"), reason.alias("reason"), score.alias("score"), witness

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from stillroom.rows import Shape, dropped
 from stillroom.steps.base import Calls, Misfit, ModelSpec, Out, Runtime, Step, write_drops
 from stillroom.steps.keep.spread import Spread
-from stillroom.steps.sampling import Amount, at_most, beyond, divide, lottery, place, so_many
+from stillroom.steps.sampling import Amount, at_most, beyond, divide, lottery, so_many
 from stillroom.store.artifact import Delta
 from stillroom.store.table import Table
 
@@ -133,11 +133,7 @@ class Take(Step):
         known = known.with_columns(turn)
         order = [*(["turn"] if turn else []), "lot", "id"]
         wanted, notes = self._wanted(known)
-        if group := self.per or self.across:
-            late = place(group) >= wanted
-            rest = known.sort(order).filter(late).sort("place")
-        else:
-            rest = known.filter(beyond(known, known.select(wanted).item(), order))
+        rest = beyond(known, wanted, order, self.per or self.across)
         drops = dropped(rest["id"], "not_drawn", place=rest["place"])
         if unknown.height:
             drops = pl.concat([drops, unknown]).sort("place")
@@ -148,7 +144,7 @@ class Take(Step):
         """Choose from the rows in the order of their draw."""
         rows = table.scan("id").collect(engine="streaming").with_row_index("place")
         order = rows.with_columns(lottery(rows["id"], self.seed)).sort("lot", "id")
-        n = min(order.select(so_many(self.n, None)).item(), rows.height)
+        n = min(order.select(so_many(self.n)).item(), rows.height)
         kept = order["place"].gather(spread.choose(table, order["place"], n, rt))
         rest = rows.filter(~pl.col("place").is_in(kept.implode()))
         write_drops(table, dropped(rest["id"], "not_drawn", place=rest["place"]), out, rt)
@@ -188,7 +184,7 @@ class Take(Step):
 
     def _wanted(self, rows: pl.DataFrame) -> tuple[pl.Expr, list[str]]:
         """Count the rows to keep of each group, and note where there are too few."""
-        wanted = so_many(self.n, self.per)
+        wanted = so_many(self.n)
         if isinstance(self.n, str):
             return wanted, []
         if self.across is None:
@@ -201,7 +197,7 @@ class Take(Step):
             room = dict(rows.select(name).to_series().value_counts().iter_rows())
             weights = self._weights(room)
             given = divide(self.n, room, weights)
-            wanted = name.replace_strict(given, return_dtype=pl.Int64) if given else pl.lit(0)
+            wanted = name.first().replace_strict(given, return_dtype=pl.Int64) if given else wanted
             there = f"{sum(given.values()):,}" if sum(given.values()) < self.n else ""
         if not there:
             return wanted, []
