@@ -48,8 +48,8 @@ def study(
 ) -> None:
     """Run the study in FILE: every arm, every seed, a student each; then write the report.
 
-    What arms have in common is done once. If it stops, however it stops, the same command goes on
-    where it was.
+    What arms have in common is done once. A study with `race` drops arms that cannot win as it
+    goes. If it stops, however it stops, the same command goes on where it was.
     """
     need("scipy", "torch")
     from stillroom.study.mixing import run_mixing
@@ -62,6 +62,11 @@ def study(
     console = Console(highlight=False)
     names = [exam.name for exam in exams]
     folder = out or file.parent
+    if isinstance(loaded, Study) and loaded.race:
+        from stillroom.cli.race import race
+
+        race(loaded, file, folder, students, store_path, models_path, sources, workers)
+        return
     with open_runtime(store_path, recipes, models_path, sources, workers, names) as (store, rt):
         listener = Teller(console)
         lab = Laboratory(store, rt, students, listener, file.parent)
@@ -112,6 +117,10 @@ def show_plan(
         if len(parts) > 1:
             console.print(Text(f"{study.name}: {study.question}", style="bold"))
         _print_plan(plan, console)
+        if study.race:
+            from stillroom.cli.race import plan_rounds
+
+            plan_rounds(study, plan, console)
     if len(parts) > 1:
         students = sum(plan.students for plan in plans)
         console.print(

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from stillroom.evaluate.grade import Exam, exams_of
 from stillroom.recipe.form import Recipe
 from stillroom.steps.base import ModelSpec
+from stillroom.study.rounds import Race
 from stillroom.train.trainer import Student
 
 OWN_STEPS = "recipe"
@@ -78,6 +79,8 @@ class Design(BaseModel):
             found. The report then has scores with and without these items.
         matters: Smallest difference that the asker cares about, 0 to 1; differences below it are
             called too small to matter.
+        race: How to run the arms in rounds and drop those that cannot win; by default all are run
+            to the end.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -95,6 +98,7 @@ class Design(BaseModel):
     references: ModelSpec | None = None
     contamination: str | None = None
     matters: float = Field(0.0, ge=0, lt=1)
+    race: Race | None = None
 
     @model_validator(mode="after")
     def _one_budget(self) -> Self:
@@ -133,6 +137,12 @@ class Study(Design):
                     f"arm {name} {which}, unlike arm {reference}; expected every arm to change the "
                     "same fields, so that a difference has one cause"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _race_is_of_this(self) -> Self:
+        if self.race:
+            self.race.fits(self)
         return self
 
     @property

@@ -111,9 +111,7 @@ def _blocks(result: Result, outcomes: Outcomes) -> list[Block]:
     )
     blocks += without_suspects(result, outcomes)
     blocks += _likelihood(result, outcomes)
-    blocks += _attempts(result, list(outcomes.arms))
-    blocks += _sources_of_difference(result, list(outcomes.arms))
-    blocks += _seals(result)
+    blocks += details(result, list(outcomes.arms))
     blocks += cost([result])
     blocks += _keys(result)
     return blocks
@@ -199,6 +197,20 @@ def _likelihood(result: Result, outcomes: Outcomes) -> list[Block]:
             f"{100 * agree:.0f}% of pairs of arms in the order in which accuracy puts them."
         ),
         Block(table=(["arm", "nats per token", "above control", "95% interval", "p (Holm)"], rows)),
+    ]
+
+
+def details(result: Result, arms: Sequence[str]) -> list[Block]:
+    """Show what stands behind the scores: attempts, rows of the arms, held-out benchmarks.
+
+    Args:
+        result: A study that was run.
+        arms: Arms that were trained, the first being what others are shown beside.
+    """
+    return [
+        *_attempts(result, arms),
+        *_sources_of_difference(result, arms),
+        *_seals(result),
     ]
 
 

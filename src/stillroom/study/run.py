@@ -192,6 +192,16 @@ class Result:
         ]  # fmt: skip
         return pl.concat(frames)
 
+    def asked(self, arm: str) -> int:
+        """Count the completions that an arm's recipe asks for, found or bought."""
+        measured = [
+            built.artifact.manifest.measured
+            for (name, _), steps in self.built.items()
+            for built in steps
+            if name == arm
+        ]
+        return sum((m.get("calls") or 0) + (m.get("reused") or 0) for m in measured)
+
     def likelihoods(self) -> pl.DataFrame | None:
         """Return the second outcome of every student in the form of `grades`, if there is one."""
         frames = [

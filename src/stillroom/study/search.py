@@ -12,7 +12,8 @@
 A stage is a study file; its own `base` is not read here, because its base is what the stages before
 it made. The rule is stated beforehand: `best` promotes the arm of the highest mean; `cheapest`
 promotes the one that asks for the fewest completions, of the arms that cannot be told from the
-best. A person may overrule it with a reason, and the report shows both. A stage with `ranks`
+best. Of a race (`stillroom.study.rounds`) the same rule chooses among the arms that are left. A
+person may overrule it with a reason, and the report shows both. A stage with `ranks`
 promotes the order of its arms, the best mean first, and not one arm: sources are ranked before it
 is asked how many of the best to mix.
 
@@ -45,6 +46,8 @@ from stillroom.study.mixing import (
 )
 from stillroom.study.mixing_report import found, write_mixing_report
 from stillroom.study.page import Block, write
+from stillroom.study.race import Raced, recipes_on, run_race
+from stillroom.study.race_report import outcome, write_race_report
 from stillroom.study.report import cost, write_report
 from stillroom.study.run import Laboratory, Result, read_arm, read_base, run, settings_of
 from stillroom.study.statistics import Outcomes, means, not_worse, scores
@@ -115,6 +118,7 @@ class Stage:
         study: Its study, on the base that the stages before it made.
         result: What came out.
         mixed: What a study with mixtures did before; None for others.
+        raced: The race, of which ``study`` and ``result`` are the last round; None for others.
         ranking: All arms, the best mean first; those that could not be trained last.
         chosen: The arm that the rule chose.
         promoted: The arm that went on.
@@ -126,6 +130,7 @@ class Stage:
     study: Study
     result: Result
     mixed: Mixed | None
+    raced: Raced | None
     ranking: tuple[str, ...]
     chosen: str
     promoted: str
@@ -179,6 +184,12 @@ def load_search(path: Path) -> Search:
                 ("stages", number, "ranks"),
                 f"cannot be of {design.name}, which has mixtures; expected a study with arms",
             )
+        if entry.ranks and isinstance(design, Study) and design.race:
+            raise document.error(
+                ("stages", number, "ranks"),
+                f"cannot be of {design.name}, which is a race: arms that leave early are in no "
+                "order; expected a study that runs all its arms",
+            )
         names.append(design.name)
     for name in search.overrule:
         if name not in names:
@@ -205,6 +216,8 @@ def preview(search: Search, *, beside: Path) -> list[tuple[Study, dict[str, Reci
     studies: list[tuple[Study, dict[str, Recipe]]] = []
     for entry in search.stages:
         design = load_design(beside / entry.study)
+        if isinstance(design, Study) and design.race:
+            recipes_on(design, name, data)
         parts = [design] if isinstance(design, Study) else _mixing_parts(design, name, data)
         for study in parts:
             settings_of(study.student)
@@ -255,16 +268,20 @@ def run_search(search: Search, lab: Laboratory, *, beside: Path, out: Path) -> l
         design = load_design(beside / entry.study)
         exams = design.benchmarks.exams()
         lab = replace(lab, beside=(beside / entry.study).parent)
-        mixed = None
+        mixed = raced = None
         if isinstance(design, Mixing):
             mixed = run_mixing(design, name, data, exams, lab)
             result = mixed.confirmation
             write_mixing_report(mixed, out / design.name)
+        elif design.race:
+            raced = run_race(design, recipes_on(design, name, data), exams, lab)
+            result = raced.rounds[-1].result
+            write_race_report(raced, out / design.name)
         else:
             recipes = {arm: read_arm(name, data, arm, ch) for arm, ch in design.arms.items()}
             result = run(design, recipes, exams, lab)
             write_report(result, out / design.name)
-        stage = _judge(entry, result, mixed, search)
+        stage = _judge(entry, result, mixed, raced, search)
         stages.append(stage)
         data = _promote(name, data, stage.changes, design.name)
         _write_promoted(out, data, stages)
@@ -272,7 +289,9 @@ def run_search(search: Search, lab: Laboratory, *, beside: Path, out: Path) -> l
     return stages
 
 
-def _judge(entry: Entry, result: Result, mixed: Mixed | None, search: Search) -> Stage:
+def _judge(
+    entry: Entry, result: Result, mixed: Mixed | None, raced: Raced | None, search: Search
+) -> Stage:
     study = result.study
     failed = {sat.arm for sat in result.sat if sat.failed}
     arms = [arm for arm in study.arms if arm not in failed]
@@ -280,38 +299,36 @@ def _judge(entry: Entry, result: Result, mixed: Mixed | None, search: Search) ->
         raise RecipeError(
             f"{study.name}: no arm was trained; expected one to promote. See its report."
         )
-    asked = {arm: _asked(result, arm) for arm in arms}
+    asked = {arm: result.asked(arm) for arm in arms}
     mean = means(_outcomes(result, arms))
     ranking = (*sorted(arms, key=lambda arm: -mean[arm]), *(a for a in study.arms if a in failed))
     chosen = ranking[0]
     if search.rule == "cheapest" and len(arms) > 1 and entry.ranks is None:
         # Of equally cheap ones the best: they come the best first.
         chosen = min(not_worse(_outcomes(result, arms)), key=lambda arm: asked[arm])
+    if raced:
+        # The last round is the only one that all its arms are compared in.
+        chosen = raced.left[0] if search.rule == "best" else _cheapest(raced)
     overruled = search.overrule.get(study.name)
     if overruled is None:
-        return Stage(entry, study, result, mixed, ranking, chosen, chosen, "", asked)
+        return Stage(entry, study, result, mixed, raced, ranking, chosen, chosen, "", asked)
     if overruled.arm not in arms:
         raise RecipeError(
             f"overrule {study.name}: {overruled.arm} is no arm that was trained; expected one of "
             f"{', '.join(arms)}. Correct the search file."
         )
     because = overruled.because
-    return Stage(entry, study, result, mixed, ranking, chosen, overruled.arm, because, asked)
+    return Stage(entry, study, result, mixed, raced, ranking, chosen, overruled.arm, because, asked)
+
+
+def _cheapest(raced: Raced) -> str:
+    """Choose the winner of a race, or the cheapest of the arms that it could not tell apart."""
+    return raced.winner or min(raced.left, key=lambda arm: raced.asked[arm])
 
 
 def _outcomes(result: Result, arms: Sequence[str]) -> Outcomes:
     grades = result.grades()
     return Outcomes.of(grades.filter(grades["arm"].is_in(arms)), arms)
-
-
-def _asked(result: Result, arm: str) -> int:
-    """Count the completions that an arm's recipe asks for, found or bought."""
-    total = 0
-    for (name, _), steps in result.built.items():
-        for built in steps if name == arm else ():
-            measured = built.artifact.manifest.measured
-            total += (measured.get("calls") or 0) + (measured.get("reused") or 0)
-    return total
 
 
 def _write_promoted(out: Path, data: Mapping[str, Any], stages: Sequence[Stage]) -> None:
@@ -373,7 +390,9 @@ def _blocks(search: Search, stages: Sequence[Stage]) -> list[Block]:
     for stage in stages:
         blocks.append(Block(heading=f"{stage.study.name}: {stage.study.question}"))
         said = found(stage.mixed)[:2] if stage.mixed else []
-        if len(stage.arms) > 1 and stage.arms[0] == stage.study.control:
+        if stage.raced:
+            said += outcome(stage.raced)
+        elif len(stage.arms) > 1 and stage.arms[0] == stage.study.control:
             said += verdict(stage.study, _outcomes(stage.result, stage.arms))
         if said:
             blocks.append(Block(points=said))
@@ -382,6 +401,8 @@ def _blocks(search: Search, stages: Sequence[Stage]) -> list[Block]:
 
 
 def _results(stage: Stage) -> list[Result]:
+    if stage.raced:
+        return [ran.result for ran in stage.raced.rounds]
     return [stage.mixed.random, stage.result] if stage.mixed else [stage.result]
 
 

@@ -140,6 +140,10 @@ class Estimate:
         low, high = _wilson(value, max(1.0, trials), z)
         return Estimate(value, math.sqrt(variance), df, low, high)
 
+    def turned(self) -> Estimate:
+        """Return the estimate of the difference the other way round."""
+        return Estimate(-self.value, self.se, self.df, -self.high, -self.low)
+
     @property
     def p(self) -> float:
         """How often a true value of zero would look at least so different from zero."""
@@ -224,6 +228,65 @@ def differences(outcomes: Outcomes) -> list[Difference]:
         ):
             found.append(Difference(arm, benchmark, estimate, p, len(outcomes.seeds) > 1))
     return found
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What training alone does to an arm's mean on one seed, beside what it does to all arms.
+
+    Attributes:
+        mean_square: Variance of a cell (arm, seed) around arm and seed.
+        df: Degrees of freedom of it; 0 if nothing is known.
+    """
+
+    mean_square: float
+    df: float
+
+
+def by_seed(outcomes: Outcomes) -> dict[str, list[float]]:
+    """Return the mean of every arm on each seed, benchmarks with equal weight."""
+    pooled = _pooled(_tables(outcomes, None))
+    return {arm: list(map(float, row)) for arm, row in zip(outcomes.arms, pooled, strict=True)}
+
+
+def training_noise(means: Mapping[str, Sequence[float]]) -> Noise:
+    """Estimate the noise of training from arms that ran different numbers of seeds.
+
+    Args:
+        means: Arm to its mean on the seeds 0, 1, ...; arms may stop early.
+
+    Returns:
+        The residual mean square of the additive model arm + seed.
+    """
+    cells = [(k, s, value) for k, row in enumerate(means.values()) for s, value in enumerate(row)]
+    arms, seeds = len(means), max(len(row) for row in means.values())
+    df = len(cells) - arms - seeds + 1
+    if df < 1:
+        return Noise(0.0, 0.0)
+    design = np.zeros((len(cells), arms + seeds))
+    for number, (k, s, _) in enumerate(cells):
+        design[number, k] = design[number, arms + s] = 1
+    values = np.array([value for _, _, value in cells])
+    rest = values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
+    return Noise(float((rest**2).sum()) / df, float(df))
+
+
+def between(
+    outcomes: Outcomes, arm: str, other: str, *, level: float = 0.95, noise: Noise | None = None
+) -> Estimate:
+    """Compare two arms, pooled over benchmarks: the first minus the other.
+
+    Args:
+        outcomes: Of all arms.
+        arm: Its name.
+        other: The other's name.
+        level: Share of intervals that hold the truth.
+        noise: Of training, where more is known of it than these outcomes say.
+    """
+    tables = _tables(outcomes, None)
+    k, against = outcomes.arms.index(arm), outcomes.arms.index(other)
+    found = _difference(tables, k, against, noise)
+    return Estimate.of(found.value, found.se**2, found.df, level)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -486,16 +549,19 @@ def _seed_part(
     return residual, residual_df if df >= FEW else df
 
 
-def _difference(tables: Sequence[Array], k: int, against: int = 0) -> Estimate:
+def _difference(
+    tables: Sequence[Array], k: int, against: int = 0, noise: Noise | None = None
+) -> Estimate:
     pooled = _pooled(tables)
     value = float((pooled[k] - pooled[against]).mean())
     n_arms, n_seeds = pooled.shape
     terms, residual, residual_df = _question_part([t[k] - t[against] for t in tables])
     if n_seeds > 1:
-        rest = pooled - pooled.mean(0) - pooled.mean(1, keepdims=True) + pooled.mean()
-        df = (n_arms - 1) * (n_seeds - 1)
-        mean_square = float((rest**2).sum()) / df
-        terms.append(_seed_part(2 * mean_square / n_seeds, df, residual, residual_df))
+        if noise is None:
+            rest = pooled - pooled.mean(0) - pooled.mean(1, keepdims=True) + pooled.mean()
+            df = (n_arms - 1) * (n_seeds - 1)
+            noise = Noise(float((rest**2).sum()) / df, df)
+        terms.append(_seed_part(2 * noise.mean_square / n_seeds, noise.df, residual, residual_df))
     return Estimate.of(value, sum(v for v, _ in terms), _satterthwaite(terms))
 
 

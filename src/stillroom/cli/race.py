@@ -1,0 +1,135 @@
+"""Races: what `study` and `plan` do with a study that has `race`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
+
+from stillroom.cli.runtime import open_runtime
+from stillroom.cli.teller import Teller
+from stillroom.evaluate.grade import known_benchmark
+from stillroom.run.progress import duration
+from stillroom.study.form import Study
+from stillroom.study.race import Ran, recipes_of, run_race
+from stillroom.study.run import Laboratory
+from stillroom.study.verdict import points
+
+if TYPE_CHECKING:
+    from stillroom.study.plan import StudyPlan
+
+
+def race(
+    study: Study,
+    file: Path,
+    out: Path,
+    students: int | None,
+    store_path: Path,
+    models_path: Path | None,
+    sources: tuple[str, ...],
+    workers: int,
+) -> None:
+    """Run the race of a study, print a table after each round, and write the report.
+
+    Args:
+        study: A study with a race.
+        file: Where it was read from.
+        out: Folder of the report.
+        students: Students trained at a time.
+        store_path: The store.
+        models_path: Where models are.
+        sources: Local copies of sources.
+        workers: Processes for steps.
+    """
+    from stillroom.study.race_report import outcome, write_race_report
+
+    recipes = recipes_of(study, beside=file.parent)
+    exams = study.benchmarks.exams()
+    names = [exam.name for exam in exams]
+    console = Console(highlight=False)
+    every = [recipe for scale in recipes for recipe in scale.values()]
+    with open_runtime(store_path, every, models_path, sources, workers, names) as (store, rt):
+        teller = Teller(console)
+
+        lab = Laboratory(store, rt, students, teller, file.parent)
+
+        def heard(ran: Ran) -> None:
+            teller.stop()
+            _print_round(console, ran)
+
+        try:
+            raced = run_race(study, recipes, exams, lab, heard)
+        finally:
+            teller.stop()
+    report = next(p for p in write_race_report(raced, out) if p.name == "report.md")
+    for line in outcome(raced):
+        console.print(Text(line))
+    if raced.winner:
+        console.print(Text(f"Promote it by: stillroom promote {file} '{raced.winner}'"))
+    console.print(Text(f"The whole report is {report} and {report.with_suffix('.html')}"))
+
+
+def _print_round(console: Console, ran: Ran) -> None:
+    grid = Grid(box=None, pad_edge=False)
+    grid.add_column(f"round {ran.round.number}")
+    for name in ("right, %", "from the first", "interval", ""):
+        grid.add_column(name, justify="right" if name else "left")
+    if ran.look:
+        lost = {one.arm: one.to for one in ran.look.lost}
+        for arm, mean in ran.look.means.items():
+            by = ran.look.behind.get(arm)
+            state = f"out, lost to {lost[arm]}" if arm in lost else "in"
+            state = "close" if arm in ran.look.close else state
+            value = f"{100 * by.value:+.1f}" if by else ""
+            span = f"{100 * by.low:+.1f} to {100 * by.high:+.1f}" if by else ""
+            grid.add_row(Text(arm), f"{100 * mean:.1f}", value, span, Text(state))
+    for arm in ran.failed:
+        grid.add_row(Text(arm), "", "", "", "out, not trained")
+    console.print(grid)
+
+
+def plan_rounds(study: Study, whole: StudyPlan, console: Console) -> None:
+    """Print what the rounds of a race would do, below the plan of the full grid."""
+    from stillroom.study.race_plan import SPREAD, plan_race
+
+    sizes = [known_benchmark(name).sat for name in study.benchmarks.develop]
+    known = [size for size in sizes if size is not None]
+    if len(known) < len(sizes):
+        console.print(
+            Text("That is the full grid. The rounds are planned once its benchmarks are fetched.")
+        )
+        return
+    plan = plan_race(study, known)
+    console.print(Text("That is the full grid. It is a race, in these rounds:"))
+    grid = Grid(box=None, pad_edge=False)
+    grid.add_column("")
+    for name in ("size", "seeds", "students at most", "expected", "drops arms worse by"):
+        grid.add_column(name, justify="right")
+    for one in plan.rounds:
+        grid.add_row(
+            f"round {one.round.number}", one.round.scale.words, str(one.round.seeds),
+            f"{one.most:,}", f"{one.expected:,.1f}", f"{100 * one.drops:.1f} points",
+        )  # fmt: skip
+    console.print(grid)
+    took = ""
+    if whole.training:
+        seconds = whole.training[0] * whole.students
+        took = f" ({duration(seconds * plan.worst)} and {duration(seconds * plan.expected)})"
+    console.print(
+        Text(
+            f"It learns from at most {100 * plan.worst:.0f}% of the full grid's data, and from "
+            f"{100 * plan.expected:.0f}% on average{took}, if arms differ by a standard deviation "
+            f"of {100 * SPREAD:.0f} points; then {100 * plan.named:.0f}% of races name a winner."
+        )
+    )
+    if plan.width > study.matters:
+        console.print(
+            Text(
+                f"The last round's intervals will be about ±{100 * plan.width:.1f} points, more "
+                f"than the {points(study.matters)} that matter: arms closer than that may be left "
+                "together. More questions narrow them most."
+            )
+        )
