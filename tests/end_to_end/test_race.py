@@ -59,7 +59,7 @@ def results(folder):
 def test_a_race_ends_reports_and_goes_on_after_a_kill(folder, capsys):
     main(command(folder, "plan"))
     planned = capsys.readouterr().out
-    assert "The full grid: 6 students to train" in planned
+    assert "6 students to train" in planned
     assert "drops arms worse by" in planned
 
     process = subprocess.Popen(

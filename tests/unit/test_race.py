@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from stillroom.errors import RecipeError
 from stillroom.evaluate.grade import Grades
-from stillroom.study.load import read_study
+from stillroom.study.load import read_design
 
 pytest.importorskip("scipy")
 
@@ -52,7 +52,7 @@ domains:
 
 
 def study(old="", new="", **changes):
-    made = read_study(STUDY.replace(old, new) if old else STUDY, "race.yaml", "race")
+    made = read_design(STUDY.replace(old, new) if old else STUDY, "race.yaml", "race")
     return made.model_copy(update=changes) if changes else made
 
 
@@ -282,7 +282,7 @@ def test_the_margin_keeps_an_arm_that_grows_late():
 def races(levels, n, *, noise=0.1, questions=200):
     """Run many races at the last scale only; return endings and winners."""
     small = next(line + "\n" for line in STUDY.splitlines() if "rows: 300" in line)
-    plan = read_study(STUDY.replace(small, ""), "race.yaml", "race")
+    plan = read_design(STUDY.replace(small, ""), "race.yaml", "race")
     rule = Rule(len(levels), len(plan.race.rounds), plan.race.confidence, plan.matters)
     rng = np.random.default_rng(1)
     for _ in range(n):

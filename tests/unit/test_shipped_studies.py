@@ -25,6 +25,10 @@ def test_a_study_is_whole(file):
         assert mixing.sources_of(study, read_arm(name, base, "base", {})).groups
     else:
         assert set(arms_of(study, beside=file.parent)) == set(study.arms)
+        if study.race:
+            race = pytest.importorskip("stillroom.study.race")
+            recipes = race.recipes_of(study, beside=file.parent)
+            assert len(recipes) == len(study.race.scales)
     assert settings_of(study.student)
     for name in (*study.benchmarks.develop, *study.benchmarks.held_out):
         assert exam_of(name, study.benchmarks.repeats).repeats >= 1
