@@ -15,7 +15,13 @@ from pydantic import BaseModel
 
 from stillroom.benchmarks.registry import benchmarks, sets
 from stillroom.cli import VERBS, cli
-from stillroom.models.config import BatchEntry, LocalEntry, OpenAIEntry, ReplayEntry
+from stillroom.models.config import (
+    BatchEntry,
+    LocalEntry,
+    OpenAIEntry,
+    ReplayEntry,
+    StudentsEntry,
+)
 from stillroom.models.openai import flow
 from stillroom.models.openai.retries import LONGEST_PAUSE_S, RULES, STORM_IN_ROW, STORM_WINDOW
 from stillroom.recipe.form import STEPS, Recipe
@@ -196,6 +202,7 @@ def models_page() -> str:
         *_section('engine = "local"', LocalEntry),
         *_section('engine = "openai-batch"` or `"anthropic-batch"', BatchEntry),
         *_section('engine = "replay"', ReplayEntry),
+        *_section("[students]", StudentsEntry),
         "## Keys",
         "`api_key_env` names a key. It is looked for in the environment, then in "
         "`~/.config/stillroom/keys.env` (or the file that `$STILLROOM_KEYS` names), which only its "

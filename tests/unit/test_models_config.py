@@ -84,7 +84,7 @@ def test_load_named_file_that_is_absent_says_so(monkeypatch: pytest.MonkeyPatch)
     ("text", "words"),
     [
         ("[models\n", "Expected ']' at the end of a table declaration (at line 1"),
-        ("modls = 3", "a key modls, which means nothing; expected some of models."),
+        ("modls = 3", "a key modls, which means nothing; expected some of models, students."),
         ("models = 3", "models is 3; expected"),
         ("[models]\nx = 3", "models.x is 3; expected"),
         ('[models.x]\nbase_url = "http://a.b"', "models.x.engine is missing"),

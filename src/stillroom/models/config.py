@@ -11,7 +11,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
@@ -214,10 +214,41 @@ ENGINES: Mapping[str, type[BaseModel]] = {
 }  # fmt: skip
 
 
+class StudentsEntry(BaseModel):
+    """How trained models are asked while they are graded; the table ``[students]``.
+
+    Attributes:
+        engine: ``local`` (in this process, on the CPU), ``vllm`` or ``sglang``: servers that are
+            started for each model and ended after it. When left out, ``local`` for models that the
+            local engine can run and whose weights take 2 GiB at most, and ``vllm`` for all others.
+        executable: Command that stands for the program, as a list; its usual one when left out.
+        servers: How many, each a full copy of the model.
+        gpus_each: GPUs of one server, which split the model between them.
+        context: Tokens of prompt and completion together; the model's own limit when left out.
+        memory_share: Share of a GPU's memory that a server takes, above 0 and up to 1.
+        concurrency: Draws in flight at most, per server; how many are best is found out below it.
+        start_timeout_s: Seconds that a server may take to become healthy.
+        arguments: Further arguments of the program.
+    """
+
+    model_config = _STRICT
+
+    engine: Literal["local", "vllm", "sglang"] | None = None
+    executable: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    servers: int = Field(default=1, ge=1, le=64)
+    gpus_each: int = Field(default=1, ge=1, le=64)
+    context: int | None = Field(default=None, ge=1)
+    memory_share: float = Field(default=0.9, gt=0, le=1, allow_inf_nan=False)
+    concurrency: int = Field(default=256, ge=1, le=100_000)
+    start_timeout_s: float = Field(default=1800.0, gt=0, allow_inf_nan=False)
+    arguments: Annotated[tuple[str, ...], Field(strict=False)] = ()
+
+
 class _File(BaseModel):
     model_config = _STRICT
 
     models: dict[str, Entry] = Field(default_factory=dict)
+    students: StudentsEntry | None = None
 
 
 class Check(NamedTuple):
@@ -235,12 +266,24 @@ class Check(NamedTuple):
 
 
 class ModelsConfig:
-    """The models that can be opened: those of one file, and those that come with the package."""
+    """The models that can be opened: those of one file, and those that come with the package.
 
-    def __init__(self, entries: Mapping[str, AnyEntry], file: Path | None = None):
+    Attributes:
+        file: Where this was read, if anywhere.
+        students: How trained models are asked, if the file says so.
+    """
+
+    def __init__(
+        self,
+        entries: Mapping[str, AnyEntry],
+        file: Path | None = None,
+        students: StudentsEntry | None = None,
+    ):
         """Hold entries by frozen name; a relative path in them is relative to the file."""
         self.file = file
+        self.students = students
         self._entries = dict(entries)
+        self._lent: dict[str, Callable[[], ChatModel]] = {}
 
     def plus(self, directories: Mapping[str, Path]) -> "ModelsConfig":
         """Return these models and some local directories, by frozen name."""
@@ -248,7 +291,18 @@ class ModelsConfig:
             name: LocalEntry(engine="local", path=path.absolute())
             for name, path in directories.items()
         }
-        return ModelsConfig({**self._entries, **more}, self.file)
+        return ModelsConfig({**self._entries, **more}, self.file, self.students)
+
+    def lent(self, name: str, opened: Callable[[], ChatModel]) -> "ModelsConfig":
+        """Return these models and one of this machine, which somebody else opens.
+
+        Args:
+            name: Its frozen name.
+            opened: Called each time that it is opened.
+        """
+        more = self.plus({name: Path(name)})
+        more._lent[name] = opened
+        return more
 
     def directory(self, name: str) -> Path:
         """Return the directory of a local model, such as a base model to train.
@@ -275,6 +329,8 @@ class ModelsConfig:
             ModelError: If no such model is configured, or its directory does not exist.
             SetupError: If this installation lacks the engine or the embedded model.
         """
+        if name in self._lent:
+            return self._lent[name]()
         entry = self._entry(name)
         if isinstance(entry, LocalEntry):
             return _open_local(self._directory(name, entry), name=name, threads=entry.threads)
@@ -454,7 +510,8 @@ def load_config(path: Path | str | None = None) -> ModelsConfig:
     except ValueError as error:  # TOML and UTF-8 alike
         raise ModelError(f"{file}: {error}; expected TOML. Correct that place.") from None
     try:
-        return ModelsConfig(_File.model_validate(content).models, file)
+        read = _File.model_validate(content)
+        return ModelsConfig(read.models, file, read.students)
     except ValidationError as error:
         raise ModelError("\n".join(f"{file}: {_say(item)}" for item in error.errors())) from None
 
@@ -507,6 +564,8 @@ def _say(item: Any) -> str:
 def _fields(place: list[str], loc: tuple[Any, ...]) -> list[str]:
     if not place:
         return list(_File.model_fields)
+    if place[0] == "students":
+        return list(StudentsEntry.model_fields)
     if place[-1] == "price":
         return list(Price.model_fields)
     return list(ENGINES[loc[2]].model_fields)

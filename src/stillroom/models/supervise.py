@@ -14,11 +14,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -166,6 +167,7 @@ class Supervisor:
         self._patience = patience or Patience()
         self._say = say
         self._logs = logs
+        self._over = threading.Event()
         self._servers = [
             _Server(number, port, logs / f"{launch.program}-{port}.log")
             for number, port in enumerate(free_ports(launch.host, launch.servers))
@@ -181,7 +183,7 @@ class Supervisor:
         return [shlex.join(self._launch.command(server.port)) for server in self._servers]
 
     def run(self, ready: Callable[[], None]) -> None:
-        """Start the servers and look after them until interrupted.
+        """Start the servers and look after them until interrupted, or until `healthy` is left.
 
         Args:
             ready: Called once, when all are healthy.
@@ -195,15 +197,49 @@ class Supervisor:
         try:
             for server in self._servers:
                 self._start(server)
-            while True:
+            while not self._over.wait(_LOOK_S):
                 for server in self._servers:
                     self._look(server)
                 if not told and all(server.healthy_at for server in self._servers):
                     told = True
                     ready()
-                time.sleep(_LOOK_S)
         finally:
             self.stop()
+
+    @contextmanager
+    def healthy(self) -> Iterator[list[str]]:
+        """Look after the servers in a thread while a block runs, and end them after it.
+
+        Yields:
+            Their addresses, once all are healthy.
+
+        Raises:
+            SetupError: If the program is missing.
+            ModelError: If a server does not start, or was given up while the block ran.
+        """
+        turn = threading.Event()
+        failures: list[BaseException] = []
+
+        def look() -> None:
+            try:
+                self.run(turn.set)
+            except BaseException as error:
+                failures.append(error)
+            finally:
+                turn.set()
+
+        # Linux ends servers with the thread that started them, so they cannot outlive it.
+        thread = threading.Thread(target=look, name="servers", daemon=True)
+        thread.start()
+        try:
+            turn.wait()
+            if not failures:
+                yield self.urls
+        finally:
+            self._over.set()
+            thread.join()
+            if failures:
+                raise failures[0]
 
     def stop(self) -> None:
         """End all servers and whatever they started."""

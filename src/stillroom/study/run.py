@@ -29,6 +29,7 @@ import yaml
 from stillroom.errors import RecipeError
 from stillroom.evaluate.contamination import Suspects
 from stillroom.evaluate.grade import Exam, Grades, grade
+from stillroom.evaluate.hosting import hosted, launch_of
 from stillroom.recipe.document import Document
 from stillroom.recipe.form import Recipe
 from stillroom.recipe.load import read_recipe, recipe_text
@@ -292,9 +293,9 @@ def run(
         )
         for place, rows in drawn.items()
     }
-    alumni, failures = _train(study.student, settings, base, drawn, keys, lab)
+    alumni, failures = _train(study, settings, base, drawn, keys, lab)
     right = {exam.name: _right_answers(study.references, exam, lab) for exam in exams}
-    sat = [_sit_base(study.student.model, exams, lab)]
+    sat = [_sit_base(study.student.model, base, exams, lab)]
     for place, rows in drawn.items():
         arm, seed = place
         key = keys[place]
@@ -307,7 +308,7 @@ def run(
                 about,
                 trained=dataclasses.asdict(alumnus.trained),
                 seconds=alumnus.seconds,
-                grades=_sit(alumnus, exams, lab, f"{arm}.{seed}"),
+                grades=_sit(alumnus.name, alumnus.path, exams, lab, f"{arm}.{seed}"),
                 likelihood={
                     name: _likelihood(alumnus, answers, lab.store)
                     for name, answers in right.items()
@@ -339,13 +340,16 @@ def _base(student: Student, rt: Runtime) -> Path | Pinned:
     return rt.models.directory(student.model)
 
 
-def _sit(alumnus: Alumnus, exams: Sequence[Exam], lab: Laboratory, path: str) -> dict[str, Grades]:
-    models = lab.rt.models.plus({alumnus.name: alumnus.path})
-    rt = dataclasses.replace(lab.rt, models=models)
-    return {
-        exam.name: grade(exam, alumnus.name, Runner(lab.store, rt), f"{path}.{exam.name}")
-        for exam in exams
-    }
+def _sit(
+    name: str, where: Path | Pinned, exams: Sequence[Exam], lab: Laboratory, path: str
+) -> dict[str, Grades]:
+    """Grade a model that lies in a folder, by servers of its own if it is large."""
+    with hosted(lab.rt.models, name, lambda: _folder(where), lab.store.root / "serving") as models:
+        rt = dataclasses.replace(lab.rt, models=models)
+        return {
+            exam.name: grade(exam, name, Runner(lab.store, rt), f"{path}.{exam.name}")
+            for exam in exams
+        }
 
 
 def _right_answers(
@@ -389,19 +393,47 @@ def _likelihood(alumnus: Alumnus, answers: pl.DataFrame, store: Store) -> pl.Dat
     return table
 
 
-def _sit_base(model: str, exams: Sequence[Exam], lab: Laboratory) -> Sat:
+def _sit_base(model: str, base: Path | Pinned, exams: Sequence[Exam], lab: Laboratory) -> Sat:
     """Grade the untrained base model: what students are to be better than."""
-    grades = {
-        exam.name: grade(exam, model, Runner(lab.store, lab.rt), f"base.{exam.name}")
-        for exam in exams
-    }
+    models = lab.rt.models
+    here = isinstance(base, Path) and launch_of(base, models.students) is None
+    if here or (isinstance(base, Pinned) and model in models.known()):
+        grades = {
+            exam.name: grade(exam, model, Runner(lab.store, lab.rt), f"base.{exam.name}")
+            for exam in exams
+        }
+    else:
+        grades = _sit(model, base, exams, lab, "base")
     sat = Sat(model, 0, None, grades=grades)
     lab.listener.graded(sat)
     return sat
 
 
+def _folder(base: Path | Pinned) -> Path:
+    return base.fetch() if isinstance(base, Pinned) else base
+
+
+def _check_hosting(study: Study, folder: Path, lab: Laboratory) -> None:
+    """Look before anything is trained whether students of this base can be graded.
+
+    Raises:
+        SetupError: If the program that would serve them is missing.
+        RecipeError: If their likelihoods are asked for, and the local engine cannot score them.
+    """
+    launch = launch_of(folder, lab.rt.models.students)
+    if launch is None:
+        return
+    launch.check()
+    if study.references is not None:
+        raise RecipeError(
+            f"references: students of {study.student.model} are served by {launch.program}, and "
+            "likelihoods are scored by the local engine alone; expected no references here. "
+            "Remove them, or take a smaller student."
+        )
+
+
 def _train(
-    student: Student,
+    study: Study,
     settings: Mapping[str, Any],
     base: Path | Pinned,
     drawn: Mapping[tuple[str, int], Drawn],
@@ -409,6 +441,7 @@ def _train(
     lab: Laboratory,
 ) -> tuple[dict[str, Alumnus], dict[str, str]]:
     """Train the students that are not there yet, some at a time, each in a process of its own."""
+    student = study.student
     alumni: dict[str, Alumnus] = {}
     failures: dict[str, str] = {}
     todo: dict[str, tuple[str, int]] = {}
@@ -422,7 +455,8 @@ def _train(
     if not todo:
         return alumni, failures
 
-    folder = base.fetch() if isinstance(base, Pinned) else base
+    folder = _folder(base)
+    _check_hosting(study, folder, lab)
 
     def jobs() -> Iterator[tuple[str, tuple[Any, ...]]]:
         for key, at in todo.items():

@@ -141,16 +141,7 @@ class Checkpoint:
         return prompt
 
     def _render(self, messages: tuple[Message, ...]) -> Prompt:
-        try:
-            text = self._template.render(
-                messages=[{"role": m.role, "content": m.content} for m in messages],
-                tools=None,
-                documents=None,
-                add_generation_prompt=True,
-                **self._special,
-            )
-        except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, KeyError) as error:
-            raise PromptError(f"the chat template refuses this conversation: {error}") from error
+        text = _rendered(self._template, messages, self._special)
         # Half of a surrogate pair can come out of JSON; no tokenizer can encode it.
         text = text.encode("utf-8", "replace").decode()
         tokens = array("i", self._tokenizer.encode(text, add_special_tokens=False).ids)
@@ -177,6 +168,33 @@ class Checkpoint:
     def decoder(self) -> "Decoder":
         """Decode one completion piece by piece."""
         return Decoder(self._tokenizer, self._silent)
+
+
+def can_run(directory: Path) -> None:
+    """Look whether the engine can run a model, without reading its weights.
+
+    Raises:
+        ModelError: If it cannot.
+    """
+    where = directory / "config.json"
+    read_sizes(_read_json(where), where)
+
+
+def opens_thinking(directory: Path) -> bool:
+    """Tell whether a model's chat template ends a prompt in ``<think>``; no weights are read.
+
+    Raises:
+        ModelError: If there is no template.
+        PromptError: If it refuses a plain question.
+    """
+    settings = _read_json(directory / "tokenizer_config.json")
+    return (
+        _rendered(
+            _read_template(directory, settings), (Message("user", "?"),), _special_tokens(settings)
+        )
+        .rstrip()
+        .endswith(OPEN)
+    )
 
 
 class Decoder:
@@ -487,6 +505,21 @@ def _read_tokenizer(path: Path, vocab: int) -> Tokenizer:
             "Take tokenizer and weights from the same model."
         )
     return tokenizer
+
+
+def _rendered(
+    template: jinja2.Template, messages: tuple[Message, ...], special: dict[str, str]
+) -> str:
+    try:
+        return template.render(
+            messages=[{"role": m.role, "content": m.content} for m in messages],
+            tools=None,
+            documents=None,
+            add_generation_prompt=True,
+            **special,
+        )
+    except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, KeyError) as error:
+        raise PromptError(f"the chat template refuses this conversation: {error}") from error
 
 
 def _special_tokens(settings: dict[str, Any]) -> dict[str, str]:
