@@ -89,6 +89,8 @@ def measure_size(folder: Path, title: str, texts: list[str]) -> None:
         some = raw[:: max(1, n // 300)]
         share = sum(len(compress(text)) for text in some) / sum(map(len, some))
         print(f"zstd -{level}, each alone: {share * total / n:,.0f} bytes per text")
+    whole = len(zstandard.ZstdCompressor(level=19).compress(b"".join(raw)))
+    print(f"zstd -19, all in one frame, which cannot be read one by one: {whole / n:,.0f} bytes")
     with Ledger(folder / title) as ledger:
         with timed("put, one by one", n):
             for i, reply in enumerate(replies):

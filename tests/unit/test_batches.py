@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -226,6 +227,25 @@ def test_killed_run_finds_its_batches_again(
     with Ledger(tmp_path / "ledger") as ledger:
         assert ledger.missing(r.key for r in asked(6)) == set()
         assert left(tmp_path / "ledger") == []
+
+
+def test_killed_between_batches_keeps_the_one_that_had_ended(
+    server: BatchServer, tmp_path: Path
+) -> None:
+    server.slow = {"batch_1"}
+    with buyer(tmp_path, server, 6) as first, Ledger(tmp_path / "ledger") as ledger:
+        server.wait_until(lambda s: s.looks["batch_1"] > 0)
+        give_up_at = time.monotonic() + 60
+        while ledger.stats().total.completions < 4:
+            assert time.monotonic() < give_up_at
+            time.sleep(0.01)
+        first.send_signal(signal.SIGKILL)
+        first.communicate(timeout=60)
+    server.slow.clear()
+    with buyer(tmp_path, server, 6) as second:
+        out, err = second.communicate(timeout=60)
+    assert (out, err) == ("2 4\n", "")
+    assert set(server.submitted.values()) == {1}
 
 
 def test_interrupt_then_fewer_questions_keeps_the_rest_for_later(

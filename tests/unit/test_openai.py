@@ -374,6 +374,17 @@ def test_rate_limit_sends_work_to_the_other_server(serve: Serve) -> None:
     assert free.total == 40
 
 
+def test_load_is_spread_by_free_capacity(serve: Serve) -> None:
+    quick, slow = serve(answer(latency_s=0.01)), serve(answer(latency_s=0.1))
+    requests = [asked(f"{i}?") for i in range(200)]
+    replies = list(model(quick, slow).complete(requests))
+    assert all(isinstance(reply, Completion) for _, reply in replies)
+    assert quick.total + slow.total == 200
+    assert 2 * slow.total < quick.total
+    assert slow.total > 0
+    assert max(quick.peak, slow.peak) <= 4
+
+
 def test_hung_server_is_a_timeout(serve: Serve) -> None:
     server = serve(in_turn(hang, answer("4")))
     assert isinstance(reply_to(server, timeout_s=0.1), Completion)
