@@ -109,6 +109,23 @@ def test_limit_does_not_grow_while_it_is_not_reached() -> None:
     assert [Limit(most).value for most in (1, 16, 64, 400, 10_000)] == [1, 16, 16, 100, 256]
 
 
+def test_silence_of_a_full_server_doubles_the_limit_until_something_is_refused() -> None:
+    limit, now = Limit(1000), 0.0
+    seen = []
+    while (again_at := limit.full(now)) is not None:
+        now = again_at
+        seen.append((round(now, 2), limit.value))
+    assert seen == [(0.25, 250), (0.25, 500), (0.5, 500), (0.5, 1000)]
+    limit = Limit(100_000)
+    assert limit.full(0.0) == 0.25
+    limit.refused(0.1, sent_at=0.0)
+    assert limit.full(0.25) is None
+    limit, now = Limit(100_000), 0.0
+    while (again_at := limit.full(now)) is not None:
+        now = again_at
+    assert limit.value == 1024
+
+
 @given(
     most=st.integers(1, 300),
     events=st.lists(st.tuples(st.sampled_from(["back", "refused", "lost"]), st.floats(0, 10))),

@@ -658,6 +658,20 @@ def test_flow_keeps_as_many_in_flight_as_allowed_and_no_more(serve: Serve) -> No
     assert max(first.peak, second.peak) <= 6
 
 
+def test_server_that_takes_calls_gets_more_before_it_has_answered_one(serve: Serve) -> None:
+    server = serve()
+    server.behave = server.held
+    replies: list[Any] = []
+    teacher = model(server, concurrency=40)
+    requests = (asked(f"{i}?") for i in range(60))
+    caller = threading.Thread(target=lambda: replies.extend(teacher.complete(requests)))
+    caller.start()
+    server.wait_until(lambda s: s.in_flight == 40)
+    server.release()
+    caller.join(20)
+    assert (len(replies), server.peak) == (60, 40)
+
+
 def test_close_cancels_calls_in_flight_and_ends_the_thread(serve: Serve) -> None:
     async def only_first(seen: Seen, request: Any) -> Any:
         return await (answer() if seen.number == 0 else hang)(seen, request)

@@ -126,10 +126,9 @@ class Call:
                 self._loop.call_soon_threadsafe(self._pump)
 
     def wait(self) -> None:
-        """Return once there is a reply to take."""
-        self._some.clear()
-        if not self._outbox:
-            self._some.wait()
+        """Return once there is a reply to take, or room for more requests."""
+        self._some.wait()
+        self._some.clear()  # what comes from here on is seen at the next look
 
     def one_by_one(self) -> Iterator[Pair]:
         """Yield the replies that are there; one that the caller is done with is taken.
@@ -251,11 +250,14 @@ class Call:
                 break
             server = self._pick(job, now)
             if server is None:
-                wait_s = min(server.open_at for server in self._servers) - now
+                again_at = min(self._room_at(server, now) for server in self._servers)
+                if again_at == now:
+                    continue
+                wait_s = again_at - now
                 break
             self._pending.popleft()
             self._send(job, server)
-        if wait_s > 0:
+        if 0 < wait_s < math.inf:
             self._wake = self._loop.call_later(self._until_outage(now, wait_s), self._pump)
 
     def _pick(self, job: _Job, now: float) -> Server | None:
@@ -274,6 +276,17 @@ class Call:
                 if best is None or rank > best[0]:
                     best = rank, server
         return None if best is None else best[1]
+
+    def _room_at(self, server: Server, now: float) -> float:
+        """Return when time alone may give a server room for a call; now if it has done so."""
+        if server.open_at > now:
+            return server.open_at
+        if server.outages:
+            return math.inf
+        again_at = server.limit.full(now)
+        if again_at == now and not self._some.is_set():
+            self._some.set()  # the caller has not handed over so many
+        return math.inf if again_at is None else again_at
 
     def _until_outage(self, now: float, wait_s: float) -> float:
         """Return how long to wait; stop if all servers have been set aside for too long."""

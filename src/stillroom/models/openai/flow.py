@@ -5,8 +5,9 @@ Nothing here reads a clock or sends anything: times are handed in.
 The limit follows TCP's congestion control (RFC 5681), in calls instead of segments:
 
 - fast start: from a quarter of the user's bound, but 16 to 256, each call that comes back raises it
-  by one, so it doubles per round of calls, until the first sign of trouble. A climb from 16 to
-  1,000 takes six rounds, in which a server whose calls take seconds stands half idle;
+  by one, so it doubles per round of calls, until the first sign of trouble. It also doubles when a
+  server has taken as many as it was given and refused none for a quarter of a second, up to 1,024:
+  a refusal comes at once, an answer after seconds, in which the server would stand half idle;
 - after that it grows by the 32nd part of the user's bound per round;
 - a refusal (429, 503, 529) takes a twentieth of it: nothing is lost by one but its way there and
   back;
@@ -29,6 +30,8 @@ STEPS = 32  # rounds from nothing to the user's bound, after the fast start
 _GAIN = 1.1  # less than a tenth more work is no gain
 _WIDER = 1.5  # calls at once, against where the most work was seen
 _ROUNDS = 3
+_TAKEN_S = 0.25  # without a refusal
+_TAKEN_MOST = 1024  # calls that such a silence leads to; beyond, only answers do
 _HOLD_S = 6.0  # of a budget that is not used is kept; so a start is no burst
 
 
@@ -64,6 +67,7 @@ class Limit:
         """Forget what was learnt: the server has just come back."""
         self.value = first_limit(self.most) if start is None else float(min(start, self.most))
         self._fast = True
+        self._full_since: float | None = None
         self._cut_at = -math.inf
         self._best = 0.0  # most work per second of any round
         self._best_value = self.value
@@ -91,6 +95,23 @@ class Limit:
         if self._round.calls >= self._round.limit and now > self._round.begin:
             self._weigh(self._round.work / (now - self._round.begin))
             self._round = _Round(now, self.value)
+
+    def full(self, now: float) -> float | None:
+        """Take note that as many calls are under way as may be.
+
+        Returns:
+            When to look again, because there may be room for more then; None for no such time.
+        """
+        most = float(min(self.most, _TAKEN_MOST))
+        if not self._fast or self.value >= most:
+            return None
+        if self._full_since is None:
+            self._full_since = now
+        elif now >= self._full_since + _TAKEN_S:
+            self.value = min(2 * self.value, most)
+            self._full_since = None  # until it is full once more
+            return now
+        return self._full_since + _TAKEN_S
 
     def refused(self, now: float, *, sent_at: float) -> None:
         """Take note of a call that the server had no room for."""
