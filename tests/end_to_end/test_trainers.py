@@ -276,6 +276,7 @@ def test_known_programs_get_files_in_their_form(tmp_path, work, monkeypatch, tra
         (rows,) = config["datasets"]
         assert (rows["type"], rows["roles_to_train"]) == ("chat_template", ["assistant"])
         assert (config["sequence_len"], config["sample_packing"]) == (16384, True)
+        assert config["attn_implementation"] == "flash_attention_2"
         assert config["num_epochs"] == 5
         assert config["excess_length_strategy"] == "truncate"
     assert alumnus.trained.losses == [2.5]

@@ -25,6 +25,9 @@ from tiny_checkpoints import TEMPLATE, write_checkpoint
 for module in trl.NEEDED:
     pytest.importorskip(module)
 
+import torch  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
+
 TINY = {
     "learning_rate": 1e-2, "global_batch": 4, "epochs": 1, "max_length": 192, "max_steps": 4,
     "schedule": "cosine", "warmup_ratio": 0.1, "precision": "float32",
@@ -34,6 +37,7 @@ ROWS = [Example(f"What is {i}+{i}?", f"{i}+{i}={2 * i}", f"\\boxed{{{2 * i}}}") 
 
 
 def job(folder, rows=ROWS, template=TEMPLATE, **settings):
+    folder.mkdir(exist_ok=True)
     base = write_checkpoint(folder / "base", template=template)
     (folder / "rows").mkdir()
     frame = pl.DataFrame(rows, schema=["question", "reasoning", "answer"], orient="row")
@@ -256,3 +260,22 @@ def test_a_killed_training_goes_on_at_its_checkpoint_and_ends_the_same(tmp_path)
     assert not folder.exists()
     wanted, found = weights(calm.path), weights(again.path)
     assert all((wanted[n] - found[n]).abs().max() < 1e-4 for n in wanted)
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_student_of_one(tmp_path, monkeypatch):
+    """By gloo on the CPU: what one process accumulates, two share."""
+    settings = {"max_steps": 3, "per_device_batch": 2}
+    alone = job(tmp_path / "alone", **settings)
+    alone.folder.mkdir()
+    Trl().train(alone)
+    start = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    monkeypatch.setattr(trl, "launcher", lambda folder: [sys.executable, *start, "-m", trl._WORKER])
+    shared = job(tmp_path / "shared", **settings)
+    shared.folder.mkdir()
+    trained = Trl().train(shared)
+    assert trained.details["devices"] == 2
+    one, other = (load_file(each.folder / "model/model.safetensors") for each in (alone, shared))
+    assert one.keys() == other.keys()
+    for name, weights in one.items():
+        assert torch.allclose(weights.float(), other[name].float(), atol=1e-4), name

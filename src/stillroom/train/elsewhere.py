@@ -166,6 +166,7 @@ class LlamaFactory(_Program):
 class Axolotl(_Program):
     """Trains with axolotl, by the base model's own chat template. See `Finetune`."""
 
+    VERSION = 2
     EXECUTABLE = "axolotl"
 
     def config(
@@ -190,6 +191,8 @@ class Axolotl(_Program):
             "sequence_len": settings.max_length,
             "excess_length_strategy": "truncate",
             "sample_packing": settings.packing,
+            # Without it, rows that share a line would see each other.
+            "attn_implementation": "flash_attention_2" if settings.packing else None,
             "plugins": ["axolotl.integrations.liger.LigerPlugin"] if settings.liger else None,
             "liger_fused_linear_cross_entropy": True if settings.liger else None,
             "output_dir": str(folder / "out"),
