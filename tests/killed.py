@@ -14,7 +14,7 @@ from typing import Any
 
 from stillroom.cli import cli
 from stillroom.models.buy import buy
-from stillroom.models.chat import Message, Request, Sampling
+from stillroom.models.chat import Completion, Message, Reply, Request, Sampling
 from stillroom.models.ledger import Ledger
 from stillroom.models.openai import OpenAIModel
 
@@ -64,12 +64,12 @@ def buy_all(ledger: Path, url: str, n: int, choices: int, used: Path) -> None:
         "m", url, concurrency=8, pause_s=0.01, timeout_s=1.0, outage_s=2.0, choices=choices
     )
     with Ledger(ledger) as opened, used.open("ab", buffering=0) as file:
-        buy(
-            requests(n, choices),
-            model=model,
-            ledger=opened,
-            on_reply=lambda request, _: file.write(request.key.hex().encode() + b"\n") and None,
-        )
+
+        def write_down(request: Request, reply: Reply) -> None:
+            if isinstance(reply, Completion):
+                file.write(request.key.hex().encode() + b"\n")
+
+        buy(requests(n, choices), model=model, ledger=opened, on_reply=write_down)
 
 
 def read_keys(used: Path) -> set[bytes]:
