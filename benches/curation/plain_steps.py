@@ -46,7 +46,7 @@ from stillroom.store.table import Table
 from stillroom.text.normal import normal_form_expr
 
 LIMIT = 1.5
-TIMES = 7
+TIMES = 5
 SCHEMA = {**QUESTION, "length": pl.Int64(), "lot": pl.Int64()}
 
 

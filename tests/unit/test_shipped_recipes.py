@@ -1,13 +1,13 @@
-"""The recipes that come with the package: each loads, and can be planned without a network."""
+"""The recipes that come with the package: each loads, and is planned without network or servers."""
 
 from pathlib import Path
 
 import pytest
-from tests.fakes import FakeModel, FakeModels
 from tests.kitchen import Kitchen
 
 import stillroom.recipes
 from stillroom.errors import SourceError
+from stillroom.models.config import ModelsConfig
 from stillroom.models.ledger import Ledger
 from stillroom.recipe.load import load_recipe, recipe_text
 
@@ -22,7 +22,7 @@ def plan(tmp_path, monkeypatch):
 
     monkeypatch.setattr("stillroom.steps.source.source.newest_commit", unreachable)
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
-        kitchen = Kitchen(tmp_path, {}, FakeModels(FakeModel()), lambda: ledger)
+        kitchen = Kitchen(tmp_path, {}, ModelsConfig({}), lambda: ledger)
         yield lambda name: {p.path: p for p in kitchen.plan(recipe_text(name))}
 
 

@@ -317,6 +317,7 @@ class TestKeep:
         [
             ("where: {n: {min: 2}}", "bd", {"n below 2": 1, "n unknown": 1}),
             ("where: {n: {min: 1, max: 2}}", "ab", {"n above 2": 1, "n unknown": 1}),
+            ("where: {}", "abcd", {}),
             ("where: {kind: x}", "ac", {"kind is y": 1, "kind is z": 1}),
             ("where: {kind: [x, y], n: {max: 9}}", "ab", {"kind is z": 1, "n unknown": 1}),
             ("top: 2, by: n", "bd", {"not in the top 2": 1, "n unknown": 1}),

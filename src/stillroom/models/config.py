@@ -404,11 +404,11 @@ class ModelsConfig:
         """Return what a model's tokens cost; None when that is not known.
 
         The file's price counts; then, for servers on the internet, the price list of
-        genai-prices. Local models cost nothing per token.
-
-        Raises:
-            ModelError: If no such model is configured.
+        genai-prices. Local models cost nothing per token. A model that nobody serves yet can be
+        planned with all the same.
         """
+        if name not in self.known():
+            return None
         entry = self._entry(name)
         if isinstance(entry, LocalEntry):
             return Price(prompt=0.0, completion=0.0)
@@ -426,12 +426,8 @@ class ModelsConfig:
         return entry.price or _listed_price(entry.served_name or name, entry.base_url)
 
     def speed(self, name: str) -> float | None:
-        """Return how many completion tokens a second its servers give; None if nobody said.
-
-        Raises:
-            ModelError: If no such model is configured.
-        """
-        entry = self._entry(name)
+        """Return how many completion tokens a second its servers give; None if nobody said."""
+        entry = self._entries.get(name)
         return entry.tokens_per_s if isinstance(entry, OpenAIEntry) else None
 
     def check(self, name: str) -> Check:

@@ -107,11 +107,11 @@ class Keep(Step):
         if self.where is None:
             write_drops(table, self._beyond(table), out, rt)
             return []
-        columns, drop = dict.fromkeys(["id", *self.where]), _drop_of_failing(self.where)
+        columns, (fails, drop) = dict.fromkeys(["id", *self.where]), _tests(self.where)
 
         def failing(index: int) -> pl.DataFrame:
-            rows = table.shard(index, *columns).select(*drop)
-            return rows.filter(pl.col("reason").is_not_null()).collect(engine="in-memory")
+            rows = table.shard(index, *columns)
+            return rows.filter(fails).select(drop).collect(engine="in-memory")
 
         write_each(table, failing, out, rt)
         return []
@@ -135,25 +135,27 @@ class Keep(Step):
         return drops
 
 
-def _drop_of_failing(where: Mapping[str, Rule]) -> tuple[pl.Expr, ...]:
-    """Make a drop of each row; the first failing condition is the reason, null if all are met."""
-    reason, score = pl.lit(None, pl.String), pl.lit(None, pl.Float64)
-    for column, rule in reversed(list(where.items())):
-        value = pl.col(column)
-        tests: list[tuple[pl.Expr, str | pl.Expr]] = [(value.is_null(), f"{column} unknown")]
+def _tests(where: Mapping[str, Rule]) -> tuple[pl.Expr, list[pl.Expr]]:
+    """Say which rows fail, and make their drops; the first failing condition is the reason."""
+    tests: list[tuple[pl.Expr, pl.Expr, pl.Expr]] = []
+    for column, rule in where.items():
+        value, score = pl.col(column), pl.lit(None, pl.Float64)
+        failures = [(value.is_null(), pl.lit(f"{column} unknown"))]
         if isinstance(rule, Band):
+            score = value.cast(pl.Float64)
             if rule.min is not None:
-                tests.append((value < rule.min, f"{column} below {rule.min:g}"))
+                failures.append((value < rule.min, pl.lit(f"{column} below {rule.min:g}")))
             if rule.max is not None:
-                tests.append((value > rule.max, f"{column} above {rule.max:g}"))
+                failures.append((value > rule.max, pl.lit(f"{column} above {rule.max:g}")))
         else:
             wanted = rule if isinstance(rule, tuple) else (rule,)
             words = pl.format(f"{column} is {{}}", value.cast(pl.String))
-            tests.append((~value.is_in(list(wanted)), words))
-        for failed, name in reversed(tests):
-            text = pl.lit(name) if isinstance(name, str) else name
-            reason = pl.when(failed).then(text).otherwise(reason)
-            if isinstance(rule, Band):
-                score = pl.when(failed).then(value.cast(pl.Float64)).otherwise(score)
+            failures.append((~value.is_in(list(wanted)), words))
+        tests += [(failed, words, score) for failed, words in failures]
+    reason, score = pl.lit(None, pl.String), pl.lit(None, pl.Float64)
+    for failed, words, value in reversed(tests):
+        reason = pl.when(failed).then(words).otherwise(reason)
+        score = pl.when(failed).then(value).otherwise(score)
     witness = pl.lit(None, pl.String).alias("witness")
-    return pl.col("id"), reason.alias("reason"), score.alias("score"), witness
+    drop = [pl.col("id"), reason.alias("reason"), score.alias("score"), witness]
+    return pl.any_horizontal(pl.lit(False), *(failed for failed, _, _ in tests)), drop
