@@ -7,6 +7,7 @@ from rich.text import Text
 
 from stillroom.run.progress import Progress
 from stillroom.run.runner import Built, Watcher
+from stillroom.study.marks import marks
 from stillroom.study.run import Listener, Sat
 from stillroom.train.trainer import Alumnus
 
@@ -68,6 +69,8 @@ class Teller(Listener):
             seed = f", seed {sat.seed}" if sat.student else ", untrained"
             line = f"! {sat.arm}, seed {sat.seed}: {sat.failed}" if sat.failed else None
             self.console.print(Text(line or f"= {sat.arm}{seed}: {grades}"))
+            for mark in marks(sat) if sat.student and not sat.failed else ():
+                self.console.print(Text(f"! {sat.arm}{seed}: {mark}"))
         elif sat.failed:
             self._set(sat.arm, sat.seed, "failed")
         elif sat.student is None:

@@ -18,6 +18,7 @@ import polars as pl
 from stillroom.study.clean import without_suspects
 from stillroom.study.examples import Chain, contrasts
 from stillroom.study.forest import Line, forest_svg
+from stillroom.study.marks import marks
 from stillroom.study.page import Block, write
 from stillroom.study.panels import panels_svg
 from stillroom.study.run import Result, Sat
@@ -82,6 +83,10 @@ def _opening(result: Result) -> list[Block]:
     if failed:
         blocks.append(Block(text="Not trained, and so in no comparison:"))
         blocks.append(Block(points=failed))
+    odd = [f"{s.arm}, seed {s.seed}: {mark}" for s in result.sat if s.student for mark in marks(s)]
+    if odd:
+        blocks.append(Block(text="Odd students, which are in the comparisons all the same:"))
+        blocks.append(Block(points=odd))
     return blocks
 
 

@@ -16,9 +16,11 @@ import dataclasses
 import multiprocessing
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from itertools import combinations
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ from typing import Any
 import polars as pl
 import yaml
 
-from stillroom.errors import RecipeError
+from stillroom.errors import RecipeError, StillroomError
 from stillroom.evaluate.contamination import Suspects
 from stillroom.evaluate.grade import Exam, Grades, grade
 from stillroom.evaluate.hosting import hosted, launch_of
@@ -89,10 +91,17 @@ def arms_of(study: Study, *, beside: Path) -> dict[str, Recipe]:
         beside: Folder of the study file.
 
     Raises:
-        RecipeError: If the base cannot be read, or an arm does not fit it.
+        RecipeError: If the base cannot be read, an arm does not fit it, or two arms are the same.
     """
     name, data = read_base(study.base, beside)
-    return {arm: read_arm(name, data, arm, changes) for arm, changes in study.arms.items()}
+    recipes = {arm: read_arm(name, data, arm, changes) for arm, changes in study.arms.items()}
+    for (arm, one), (other, recipe) in combinations(recipes.items(), 2):
+        if one == recipe:
+            raise RecipeError(
+                f"arms {arm} and {other} are the same recipe, {name}; expected arms that differ. "
+                "Change what one of them says."
+            )
+    return recipes
 
 
 def read_arm(name: str, base: Mapping[str, Any], arm: str, changes: Mapping[str, Any]) -> Recipe:
@@ -468,18 +477,54 @@ def _train(
                 about["revision"] = student.revision
             yield key, (lab.store.root, key, student.trainer, job, about)
 
+    def take(key: str, training: Future[Alumnus]) -> None:
+        arm, seed = todo[key]
+        try:
+            alumni[key] = training.result()
+            lab.listener.trained(arm, seed, alumni[key])
+        except TrainingFailed as error:
+            failures[key] = str(error)
+        except (StillroomError, BrokenProcessPool):
+            raise
+        except Exception as error:  # of whatever library trains: it says nothing of other arms
+            words = (str(error) or "no reason given").splitlines()[0][:300]
+            failures[key] = f"training broke down: {type(error).__name__}: {words}"
+
     together = lab.students or trainer_of(student.trainer).TOGETHER
-    with ProcessPoolExecutor(together, mp_context=get_context("spawn")) as pool, _ended_together():
-        running = {pool.submit(_train_one, *given): key for key, given in jobs()}
-        for done_one in as_completed(running):
-            key = running[done_one]
-            arm, seed = todo[key]
+    died: dict[str, tuple[Any, ...]] = {}
+    for key, given, training in _trained_in(together, jobs()):
+        try:
+            take(key, training)
+        except BrokenProcessPool:
+            died[key] = given
+    # A process that dies takes the others of its pool with it; alone, each answers for itself.
+    for key, given in died.items():
+        for _, _, training in _trained_in(1, [(key, given)]):
             try:
-                alumni[key] = done_one.result()
-                lab.listener.trained(arm, seed, alumni[key])
-            except TrainingFailed as error:
-                failures[key] = str(error)
+                take(key, training)
+            except BrokenProcessPool:
+                failures[key] = (
+                    "the process that trains died, and once more when it was alone; most often "
+                    "memory is too small: see the system's log, or train a smaller batch"
+                )
     return alumni, failures
+
+
+def _trained_in(
+    together: int, jobs: Iterable[tuple[str, tuple[Any, ...]]]
+) -> Iterator[tuple[str, tuple[Any, ...], Future[Alumnus]]]:
+    """Train some students at a time in processes of their own; yield each as it ends."""
+    running: dict[Future[Alumnus], tuple[str, tuple[Any, ...]]] = {}
+    with ProcessPoolExecutor(together, mp_context=get_context("spawn")) as pool, _ended_together():
+        for key, given in jobs:
+            try:
+                training = pool.submit(_train_one, *given)
+            except BrokenProcessPool as error:  # an earlier one died while these were written
+                training = Future()
+                training.set_exception(error)
+            running[training] = key, given
+        for training in as_completed(running):
+            yield *running[training], training
 
 
 @contextlib.contextmanager

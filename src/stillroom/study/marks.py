@@ -1,0 +1,54 @@
+"""What is odd about a student, so that nobody takes its score for a finding."""
+
+from stillroom.study.run import Sat
+
+MOST = 0.99
+"""Share of attempts from which on all of them are said to have ended so."""
+
+FEW = 0.1
+"""Share of rows that may be skipped or cut without a mark."""
+
+
+def marks(sat: Sat) -> list[str]:
+    """Say what is odd about a student, a phrase each.
+
+    Args:
+        sat: A trained and graded student.
+    """
+    return [*_learnt(sat), *_rows(sat), *_answers(sat)]
+
+
+def _learnt(sat: Sat) -> list[str]:
+    """Compare the first tenth of the training with the last."""
+    losses = sat.trained.get("losses") or []
+    part = max(1, len(losses) // 10)
+    if len(losses) < 2:
+        return []
+    first, last = sum(losses[:part]) / part, sum(losses[-part:]) / part
+    # Written so that a loss that is no number is marked too.
+    return (
+        [] if last < first else [f"it learnt nothing: its loss went from {first:.3g} to {last:.3g}"]
+    )
+
+
+def _rows(sat: Sat) -> list[str]:
+    used, skipped = sat.trained.get("rows") or 0, sat.trained.get("skipped") or 0
+    cut = sat.trained.get("truncated") or 0
+    said = []
+    if skipped > FEW * (used + skipped):
+        said.append(f"{skipped:,} of {used + skipped:,} rows were too long to learn from")
+    if cut > FEW * used:
+        said.append(f"{cut:,} of {used:,} rows were cut to fit")
+    return said
+
+
+def _answers(sat: Sat) -> list[str]:
+    said = []
+    for name, grades in sat.grades.items():
+        if grades.share("finish_reason", "length") >= MOST:
+            said.append(f"on {name} the limit of tokens cut every answer")
+        elif grades.share("verdict", "unparsed") >= MOST:
+            said.append(f"on {name} no answer could be read")
+        elif grades.share("verdict", "error") >= MOST:
+            said.append(f"on {name} no attempt got a reply or a verdict")
+    return said

@@ -1,0 +1,196 @@
+"""What goes wrong in a study is marked, and what is finished stays."""
+
+import json
+import math
+import sys
+from concurrent.futures import Future
+from types import SimpleNamespace
+
+import polars as pl
+import pytest
+
+from stillroom.cli import main
+from stillroom.errors import RecipeError, StoreError
+from stillroom.evaluate.grade import Grades
+from stillroom.study.load import load_study
+
+pytest.importorskip("torch")
+pytest.importorskip("scipy")
+
+from stillroom.study import run as running
+from stillroom.study.marks import marks
+from stillroom.study.run import Laboratory, Sat, arms_of
+from stillroom.train.trainer import Student, TrainingFailed
+
+BASE = """
+name: base
+models:
+  teacher: {name: stillroom/novice-1, temperature: 0.9, max_tokens: 60}
+domains:
+  math:
+    - source: {procedural: {n: 20}}
+    - dedup: exact
+    - take: 6
+    - answer
+"""
+STUDY = """
+question: Does it survive?
+base: base.yaml
+rows: 6
+shortage: upsample
+arms:
+  control: {math.take: 6}
+  stops: {math.take: 4}
+  dies: {math.take: 3}
+  other: {math.take: 5}
+student: {model: stillroom/base-1, trainer: command, settings: {command: COMMAND}}
+seeds: 1
+benchmarks: [BENCHMARK]
+"""
+SCRIPT = """
+import json, os, shutil, signal, sys
+rows = {line for line in open(os.environ["STILLROOM_ROWS"])}
+if len(rows) == 4:
+    print("step 7")
+    sys.exit("CUDA out of memory")
+if len(rows) == 3:
+    os.kill(os.getppid(), signal.SIGKILL)  # the process of ours that trains
+shutil.copytree(os.environ["STILLROOM_BASE"], os.environ["STILLROOM_OUT"])
+"""
+BENCHMARK = """
+title: Sums
+about: Sums.
+domain: math
+licence: none
+file: items.jsonl
+question: q
+reference: a
+sitting: {verify: math, max_tokens: 40}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    (tmp_path / "base.yaml").write_text(BASE)
+    (tmp_path / "sums.yaml").write_text(BENCHMARK)
+    items = [{"q": f"What is {n}+{n}?", "a": str(2 * n)} for n in range(11, 16)]
+    (tmp_path / "items.jsonl").write_text("".join(json.dumps(i) + "\n" for i in items))
+    line = json.dumps([sys.executable, str(tmp_path / "script.py")])
+    text = STUDY.replace("COMMAND", line).replace("BENCHMARK", str(tmp_path / "sums.yaml"))
+    (tmp_path / "study.yaml").write_text(text)
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_arms_whose_trainers_fail_or_die_are_marked_and_the_others_stay(folder, capsys):
+    command = ["study", str(folder / "study.yaml"), "--store", str(folder / "store")]
+    main(command)
+    said = " ".join(capsys.readouterr().out.split())
+    print(said)
+    assert "! stops, seed 0: " in said
+    assert "CUDA out of memory" in said
+    assert "! dies, seed 0: the process that trains died, and once more when it was alone" in said
+    report = (folder / "report.md").read_text()
+    assert "Not trained, and so in no comparison:" in report
+    assert "stops, seed 0" in report
+    facts = json.loads((folder / "results.json").read_text())
+    assert [d["arm"] for d in facts["differences"]] == ["other"]
+    # What is finished is found; what failed is tried again.
+    (folder / "script.py").write_text(SCRIPT.replace("len(rows) == 4", "False"))
+    main(command)
+    said = capsys.readouterr().out
+    assert "students: 2 found, 2 to train" in said
+    facts = json.loads((folder / "results.json").read_text())
+    assert [d["arm"] for d in facts["differences"]] == ["stops", "other"]
+
+
+class Trained:
+    """Stands for a pool: each job ends as its key says."""
+
+    def __init__(self, ends):
+        self.ends = ends
+        self.pools = []
+
+    def __call__(self, together, jobs):
+        jobs = list(jobs)
+        self.pools.append((together, [key for key, _ in jobs]))
+        for key, given in jobs:
+            future = Future()
+            end = self.ends[key].pop(0)
+            (future.set_exception if isinstance(end, Exception) else future.set_result)(end)
+            yield key, given, future
+
+
+def trained(monkeypatch, tmp_path, ends):
+    pool = Trained(ends)
+    monkeypatch.setattr(running, "_trained_in", pool)
+    monkeypatch.setattr(running, "find", lambda store, key: None)
+    drawn = {(key, 0): SimpleNamespace(write=lambda folder: None, digest="d") for key in ends}
+    lab = Laboratory(SimpleNamespace(root=tmp_path), None, students=2)
+    keys = {place: place[0] for place in drawn}
+    return running._train(Student(), {}, tmp_path, drawn, keys, lab), pool
+
+
+ALUMNUS = SimpleNamespace(seconds=1.0)
+
+
+def test_a_process_that_died_takes_no_other_arm_with_it(monkeypatch, tmp_path):
+    broken = running.BrokenProcessPool
+    (alumni, failures), pool = trained(monkeypatch, tmp_path, {
+        "good": [ALUMNUS], "unlucky": [broken(), ALUMNUS], "deadly": [broken(), broken()],
+        "diverged": [TrainingFailed("the loss is nan at step 3 of 9; lower the learning rates")],
+        "odd": [RuntimeError("CUDA error: device-side assert\nmore lines")],
+    })  # fmt: skip
+    assert set(alumni) == {"good", "unlucky"}
+    assert failures["deadly"].startswith("the process that trains died, and once more")
+    assert failures["diverged"].startswith("the loss is nan at step 3")
+    assert failures["odd"] == "training broke down: RuntimeError: CUDA error: device-side assert"
+    assert pool.pools[1:] == [(1, ["unlucky"]), (1, ["deadly"])]
+
+
+def test_trouble_of_the_machine_stops_the_study(monkeypatch, tmp_path):
+    with pytest.raises(StoreError, match="disk"):
+        trained(monkeypatch, tmp_path, {"a": [StoreError("disk full")], "b": [ALUMNUS]})
+
+
+def test_two_arms_that_are_the_same_recipe_are_refused(folder):
+    text = (
+        (folder / "study.yaml")
+        .read_text()
+        .replace("other: {math.take: 5}", "other: {math.take: 6}")
+    )
+    (folder / "study.yaml").write_text(text)
+    with pytest.raises(RecipeError, match="arms control and other are the same recipe"):
+        arms_of(load_study(folder / "study.yaml"), beside=folder)
+
+
+# --- marks ----------------------------------------------------------------------------------------
+
+
+def sat(losses=(2.0, 1.5, 1.0), verdict="correct", finish="stop", **trained):
+    table = pl.DataFrame({"score": [0.0] * 4, "verdict": [verdict] * 4, "finish_reason": finish})
+    details = {"losses": list(losses), "rows": 100, "skipped": 0, "truncated": 0, **trained}
+    return Sat("arm", 0, "key", trained=details, grades={"bench": Grades(table)})
+
+
+@pytest.mark.parametrize(
+    ("student", "said"),
+    [
+        (sat(), []),
+        (sat(losses=[]), []),
+        (sat(losses=[2.0] * 30), ["it learnt nothing: its loss went from 2 to 2"]),
+        (sat(losses=[1.0, 1.4]), ["it learnt nothing: its loss went from 1 to 1.4"]),
+        (sat(losses=[1.0, math.nan]), ["it learnt nothing: its loss went from 1 to nan"]),
+        # One bad step among the last does not hide that it learnt.
+        (sat(losses=[2.0] * 30 + [1.0] * 29 + [2.5]), []),
+        (sat(skipped=50), ["50 of 150 rows were too long to learn from"]),
+        (sat(skipped=5, truncated=5), []),
+        (sat(truncated=60), ["60 of 100 rows were cut to fit"]),
+        (sat(finish="length"), ["on bench the limit of tokens cut every answer"]),
+        (sat(verdict="unparsed"), ["on bench no answer could be read"]),
+        (sat(verdict="error"), ["on bench no attempt got a reply or a verdict"]),
+    ],
+)
+def test_odd_students_are_marked(student, said):
+    assert marks(student) == said
