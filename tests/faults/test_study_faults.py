@@ -129,7 +129,9 @@ def trained(monkeypatch, tmp_path, ends):
     drawn = {(key, 0): SimpleNamespace(write=lambda folder: None, digest="d") for key in ends}
     lab = Laboratory(SimpleNamespace(root=tmp_path), None, students=2)
     keys = {place: place[0] for place in drawn}
-    return running._train(Student(), {}, tmp_path, drawn, keys, lab), pool
+    monkeypatch.setattr(running, "_check_hosting", lambda study, folder, lab: None)
+    study = SimpleNamespace(student=Student())
+    return running._train(study, {}, tmp_path, drawn, keys, lab), pool
 
 
 ALUMNUS = SimpleNamespace(seconds=1.0)
