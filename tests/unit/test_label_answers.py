@@ -208,6 +208,17 @@ class TestText:
         assert english[0] > 0.3
         assert english[3] < 0.1
 
+    def test_language_of_questions_needs_no_answers(self, tmp_path):
+        texts = ("What is the sum of the first two primes?", "前两个素数的和是多少？", "2 + 3")
+        lines = [json.dumps({"question": text}) for text in texts]
+        (tmp_path / "q.jsonl").write_text("\n".join(lines))
+        source = f"- source: {{file: {tmp_path / 'q.jsonl'}}}"
+        english = "keep: {where: {english_share: {min: 0.2}, foreign_share: {max: 0}}}"
+        table = Kitchen(tmp_path).chain(
+            f"{source}\n- label: {{language: {{of: question}}}}\n- {english}"
+        )
+        assert [r["question"] for r in rows(table, "question")] == [texts[0]]
+
     def test_longest_paragraph(self, tmp_path):
         found = only(tmp_path, "label: paragraphs", ("ab\n\ncdef\n \ngh", "xyz"), "one\ntwo\n\nx")
         assert [r["longest_paragraph"] for r in found] == [4, 7]

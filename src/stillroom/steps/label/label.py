@@ -53,7 +53,7 @@ class Label(Step):
         askllm: How good a model thinks the question is for training.
         embedding: How much nearer the text is to good examples than to bad ones.
         format: How an answer is built.
-        language: In which script and language an answer is written.
+        language: In which script and language an answer, or a question, is written.
         paragraphs: How long the longest paragraph of an answer is.
         repetition: How much an answer repeats itself.
         solution: Whether a model thinks that an answer solves its question.

@@ -12,8 +12,8 @@ from stillroom.rows import Schema
 from stillroom.steps.base import Runtime, Shardwise
 from stillroom.steps.label.measure import Frames, Measure, Plain
 
-Part = Literal["response", "reasoning", "answer"]
-"""What is measured of an answer: thinking and visible answer together, or one of them."""
+Part = Literal["response", "reasoning", "answer", "question"]
+"""What is measured: thinking and visible answer together, one of them, or the question."""
 
 _FENCE = r"(?ms)^[ \t]*```.*?^[ \t]*```[ \t]*$"
 _PYTHON_FENCE = r"(?ms)^[ \t]*```[ \t]*(?:python3?|py)[ \t]*$.*?^[ \t]*```[ \t]*$"
@@ -67,7 +67,7 @@ class Format(Plain):
 
 
 class Language(Plain):
-    """In which script and language an answer is written.
+    """In which script and language an answer, or a question, is written.
 
     ``foreign_share``: letters that are neither Latin nor Greek, of all letters. ``english_share``:
     words that are among the most usual of English, of all words of letters; about 0.3 to 0.5 in
