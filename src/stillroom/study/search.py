@@ -12,10 +12,11 @@
 A stage is a study file; its own `base` is not read here, because its base is what the stages before
 it made. The rule is stated beforehand: `best` promotes the arm of the highest mean; `cheapest`
 promotes the one that asks for the fewest completions, of the arms that cannot be told from the
-best. Of a race (`stillroom.study.rounds`) the same rule chooses among the arms that are left. A
-person may overrule it with a reason, and the report shows both. A stage with `ranks`
-promotes the order of its arms, the best mean first, and not one arm: sources are ranked before it
-is asked how many of the best to mix.
+best, and of equally cheap ones the first. Of a race (`stillroom.study.rounds`) the same rule
+chooses among the arms that are left. A person may overrule it with a reason, and the report shows
+both. A stage with `ranks` promotes the order of its arms, the best mean first, and not one arm:
+sources are ranked before it is asked how many of the best to mix. A study with `mixtures` is a
+stage like any other: its arms are the base's weights and those that its regression proposes.
 
 Source: OpenThoughts, arXiv 2506.04178, section 3: six stages, each winner frozen before the next.
 """
@@ -304,11 +305,13 @@ def _judge(
     ranking = (*sorted(arms, key=lambda arm: -mean[arm]), *(a for a in study.arms if a in failed))
     chosen = ranking[0]
     if search.rule == "cheapest" and len(arms) > 1 and entry.ranks is None:
-        # Of equally cheap ones the best: they come the best first.
-        chosen = min(not_worse(_outcomes(result, arms)), key=lambda arm: asked[arm])
+        chosen = _cheapest(study, not_worse(_outcomes(result, arms)), asked)
     if raced:
         # The last round is the only one that all its arms are compared in.
-        chosen = raced.left[0] if search.rule == "best" else _cheapest(raced)
+        chosen = raced.left[0]
+        if search.rule == "cheapest":
+            tied = [raced.winner] if raced.winner else raced.left
+            chosen = _cheapest(raced.study, tied, raced.asked)
     overruled = search.overrule.get(study.name)
     if overruled is None:
         return Stage(entry, study, result, mixed, raced, ranking, chosen, chosen, "", asked)
@@ -321,9 +324,9 @@ def _judge(
     return Stage(entry, study, result, mixed, raced, ranking, chosen, overruled.arm, because, asked)
 
 
-def _cheapest(raced: Raced) -> str:
-    """Choose the winner of a race, or the cheapest of the arms that it could not tell apart."""
-    return raced.winner or min(raced.left, key=lambda arm: raced.asked[arm])
+def _cheapest(study: Study, tied: Sequence[str], asked: Mapping[str, int]) -> str:
+    """Choose the cheapest arm; of equally cheap ones the first, so that the control may stay."""
+    return min((arm for arm in study.arms if arm in tied), key=lambda arm: asked[arm])
 
 
 def _outcomes(result: Result, arms: Sequence[str]) -> Outcomes:
@@ -350,7 +353,8 @@ def _blocks(search: Search, stages: Sequence[Stage]) -> list[Block]:
     rule = {
         "best": "the arm of the highest mean",
         "cheapest": "the arm that asks for the fewest completions, of those that cannot be told "
-        "from the best; of equally cheap ones the one of the higher mean",
+        "from the best; of equally cheap ones the first, so that the control stays unless "
+        "something beats it",
     }[search.rule]
     left = len(search.stages) - len(stages)
     blocks = [
