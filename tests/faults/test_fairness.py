@@ -19,9 +19,7 @@ SLOTS = 16
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "options", [("--queue", "0"), ("--queue", "8"), ()], ids=["refuses", "short queue", "waits"]
-)
+@pytest.mark.parametrize("options", [("--queue", "0"), ()], ids=["refuses", "waits"])
 def test_a_second_step_gets_its_share_of_a_server_that_is_full(
     tmp_path: Path, options: tuple[str, ...]
 ) -> None:
@@ -57,7 +55,7 @@ def test_a_second_step_gets_its_share_of_a_server_that_is_full(
             steps[1].start()
             until(lambda: replies["b"] >= 20)  # it has found its way in
             met = replies.copy()
-            until(lambda: replies.total() - met.total() >= 2000)
+            until(lambda: replies.total() - met.total() >= 1500)
             shared = replies - met
         finally:
             enough.set()
