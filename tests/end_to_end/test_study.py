@@ -255,8 +255,17 @@ def test_eval_grades_a_model_and_keeps_every_attempt(folder, capsys):
     share = 100 * attempts["score"].sum() / 60
     assert f"{share:.1f}" in said
     arguments[-3] = "2"
-    main(arguments)
-    assert "reused" in capsys.readouterr().out
+    report = folder / "report.json"
+    asked = {"benchmarks": {"proxy_suite": {"items": 20, "asked": [0, 3, 7]}}}
+    report.write_text(json.dumps(asked))
+    more = ["--contamination", str(report), "--inspect", str(folder / "logs")]
+    main([*arguments, *more])
+    said = capsys.readouterr().out
+    assert "reused" in said
+    assert "17 × 2" in said
+    assert "3 of 20 items are asked by training data" in " ".join(said.split())
+    (log,) = (folder / "logs").iterdir()
+    assert log.suffix == ".eval"
     fewer = pl.read_parquet(folder / "attempts.parquet")
     both = fewer.join(attempts, on=["item", "repeat"], suffix="_before")
     assert both.height == 40

@@ -18,6 +18,7 @@ from stillroom.benchmarks.registry import Only, benchmarks, expand
 from stillroom.errors import SetupError, SourceError
 from stillroom.evaluate.forms import LeftOut, codeelo, codeforces, jeebench, livecodebench
 from stillroom.evaluate.grade import exam_of
+from stillroom.evaluate.items import Items
 from stillroom.evaluate.options import Choice, ordered
 from stillroom.evaluate.packed import read_pack, read_pickled_text
 from stillroom.sandbox import open_sandbox
@@ -245,6 +246,20 @@ def test_livecodebench_runs_public_and_private_tests_of_both_kinds(tmp_path, san
     wrong = sit_known(tmp_path / "bad", "livecodebench", [SUM, METHOD], writes(BAD))
     assert wrong.accuracy == 0.0
     assert set(wrong.table["verdict"]) == {"incorrect"}
+
+
+def test_heavy_tests_are_spread_over_shards_and_nothing_else_changes(
+    tmp_path, sandbox, monkeypatch
+):
+    rows = [{**SUM, "question_content": f"Problem 0, no. {n}"} for n in range(5)]
+    whole = sit_known(tmp_path, "livecodebench", rows, writes(GOOD))
+    monkeypatch.setattr(Items, "HEAVY", 300)
+    (tmp_path / "parts").mkdir()
+    parts = sit_known(tmp_path / "parts", "livecodebench", rows, writes(GOOD))
+    assert parts.table.equals(whole.table)
+    assert parts.accuracy == 1.0
+    assert len(whole.attempts.shards) == 1
+    assert len(parts.attempts.shards) > 1
 
 
 def test_livecodebench_shows_the_starter_code_and_keeps_to_its_window(tmp_path, sandbox):
