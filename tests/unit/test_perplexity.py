@@ -5,13 +5,16 @@ import math
 from array import array
 
 import pytest
+from aiohttp import web
 from tests.kitchen import Kitchen, rows
+from tests.servers import TeacherServer
 from tests.tiny_checkpoints import SMALL, write_checkpoint
 
 from stillroom.errors import ModelError
-from stillroom.models.config import ModelsConfig, OpenAIEntry
+from stillroom.models.config import ModelsConfig, OpenAIEntry, ReplayEntry
+from stillroom.models.endpoint import Endpoint
 from stillroom.models.ledger import Ledger
-from stillroom.models.likelihoods import Likelihood, LocalScorer, Passage
+from stillroom.models.likelihoods import Likelihood, LocalScorer, Passage, ServedScorer
 from stillroom.models.local import _engine
 from stillroom.models.local.checkpoint import Checkpoint
 from stillroom.run.planner import totals
@@ -116,7 +119,104 @@ def test_answer_is_measured_given_its_question(kitchen):
     assert found[0]["perplexity"] == math.exp(-score.total / score.tokens)
 
 
-def test_server_is_refused_in_one_message(kitchen):
-    kitchen.models = ModelsConfig({TEACHER: OpenAIEntry(engine="openai", base_url="http://x/v1")})
-    with pytest.raises(ModelError, match=r"the openai engine does not tell how likely a text is"):
+class ScoringServer(TeacherServer):
+    """A server of completions that echoes the scores of the prompt, those of the local model.
+
+    Attributes:
+        behave: Returns the reply to a call in place of the scores, or None.
+    """
+
+    def __init__(self, behave=lambda number: None):
+        super().__init__()
+        self.behave = behave
+        self.checkpoint = ModelsConfig({}).scorer(TEACHER).checkpoint
+
+    async def _complete(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        self.bodies.append(body)
+        self.calls["all"] += 1
+        if (reply := self.behave(self.calls["all"])) is not None:
+            return reply
+        tokens = array("i", self.checkpoint.tokens(body["prompt"]))
+        if len(tokens) > self.checkpoint.sizes.context:
+            return web.json_response({"message": "too long"}, status=400)
+        scores = memoryview(self.checkpoint.model.likelihoods(tokens)).cast("d").tolist()
+        assert body["echo"] is True
+        assert body["max_tokens"] == 1
+        choice = {"logprobs": {"token_logprobs": [None, *scores, -0.5]}}
+        return web.json_response({"choices": [choice], "usage": {"prompt_tokens": len(tokens)}})
+
+    def routes(self, app: web.Application) -> None:
+        app.router.add_post("/v1/completions", self._complete)
+
+
+def entry(server):
+    return OpenAIEntry(engine="openai", base_url=server.url)
+
+
+@pytest.mark.parametrize("given", ["", ", given: reference"])
+def test_server_that_echoes_gives_what_the_model_gives_here(kitchen, given):
+    label = f"    - label: {{perplexity: {{model: scorer{given}}}}}\n"
+    kitchen.models = ModelsConfig({})
+    *here, _ = rows(kitchen.run(SOURCE + label)["math"])
+    served = SOURCE.replace(TEACHER, "some/model")
+    with ScoringServer() as server:
+        kitchen.models = ModelsConfig({"some/model": entry(server)})
+        *there, long = rows(kitchen.run(served + label)["math"])
+        assert server.total == (6 if given else 3), "each text is asked for once"
+    for a, b in zip(here, there, strict=True):
+        assert b["perplexity"] == pytest.approx(a["perplexity"], rel=1e-6)
+        assert b["perplexity_tokens"] == a["perplexity_tokens"]
+    assert long["perplexity"] is None
+    assert kitchen.built[-1].artifact.manifest.notes == [
+        "1 of 4 rows have no value in perplexity: the server refused the text."
+    ]
+
+
+def scorer_of(server):
+    place = Endpoint("m", [server.url], "/completions", "scores", served_name="m", pause_s=0.001)
+    return ServedScorer(place, concurrency=2)
+
+
+def reply(scores, tokens=3):
+    choice = {"logprobs": scores and {"token_logprobs": scores}}
+    return web.json_response({"choices": [choice], "usage": {"prompt_tokens": tokens}})
+
+
+BROKEN = {
+    "busy": lambda: web.Response(status=503),
+    "no JSON": lambda: web.Response(text="<html>"),
+    "no usage": lambda: web.json_response({"choices": [{"logprobs": {"token_logprobs": []}}]}),
+    "a hole": lambda: reply([None, -1.0, None]),
+    "a chance above one": lambda: reply([None, -1.0, 2.0]),
+    "no number": lambda: reply([None, -1.0, "x"]),
+}
+
+
+@pytest.mark.parametrize("make", BROKEN.values(), ids=BROKEN)
+def test_broken_reply_is_asked_for_again(make):
+    with ScoringServer(lambda number: make() if number < 3 else None) as server:
+        (found,) = scorer_of(server).score([Passage("What is 12 + 30?")])
+        assert server.total == 3
+    (here,) = ModelsConfig({}).scorer(TEACHER).score([Passage("What is 12 + 30?")])
+    assert found.total == pytest.approx(here.total)
+
+
+@pytest.mark.parametrize("scores", [None, [-0.5]])
+def test_server_that_scores_no_prompts_is_named_at_once(scores):
+    with ScoringServer(lambda number: reply(scores)) as server:
+        with pytest.raises(ModelError, match="expected a server that scores prompts"):
+            list(scorer_of(server).score([Passage("What?")]))
+        assert server.total == 1
+
+
+def test_text_of_one_token_and_no_text_have_no_score():
+    with ScoringServer(lambda number: reply([None], tokens=1)) as server:
+        found = list(scorer_of(server).score([Passage("a"), Passage("")]))
+    assert found == ["the text has no token to score"] * 2
+
+
+def test_engine_that_scores_nothing_is_refused_in_one_message(kitchen):
+    kitchen.models = ModelsConfig({TEACHER: ReplayEntry(engine="replay")})
+    with pytest.raises(ModelError, match=r"the replay engine does not tell how likely a text is"):
         kitchen.run(SOURCE + LABEL)

@@ -17,6 +17,7 @@ from stillroom.errors import ModelError, StoreError
 from stillroom.kernels.vectors import BLOCK, Matrix, dedup, nearest, ngrams, scores
 from stillroom.models.config import ModelsConfig, OpenAIEntry
 from stillroom.models.embeddings import BATCH, ServedEmbedder, embed_all
+from stillroom.models.endpoint import Endpoint
 from stillroom.models.ledger import Ledger
 from stillroom.models.vectors import Vectors
 from stillroom.run.planner import totals
@@ -163,7 +164,12 @@ def first(behaviour, times=1):
 
 
 def served(server, **options):
-    return ServedEmbedder("some/embedder", [server.url], served_name="emb", pause_s=0.01, **options)
+    concurrency = options.pop("concurrency", 8)
+    endpoint = Endpoint(
+        "some/embedder", [server.url], "/embeddings", "vectors", served_name="emb", pause_s=0.01,
+        **options,
+    )  # fmt: skip
+    return ServedEmbedder(endpoint, concurrency=concurrency)
 
 
 def test_served_vectors_come_in_order_in_batches():

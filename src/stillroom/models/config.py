@@ -25,7 +25,8 @@ from stillroom.models.spending import NeverBuys
 
 if TYPE_CHECKING:
     from stillroom.models.embeddings import Embedder
-    from stillroom.models.likelihoods import LocalScorer
+    from stillroom.models.endpoint import Endpoint
+    from stillroom.models.likelihoods import Scorer
     from stillroom.models.openai import OpenAIModel
 
 FILE_NAME = "models.toml"
@@ -357,31 +358,38 @@ class ModelsConfig:
                 f"OpenAI-compatible embeddings server, or {NGRAMS}. Name another in the recipe."
             )
         return ServedEmbedder(
-            name,
-            entry.base_url,
-            served_name=entry.served_name or name,
-            api_key_env=entry.api_key_env,
+            self._endpoint(name, entry, "/embeddings", "vectors"),
             concurrency=min(entry.concurrency, 8),
-            timeout_s=entry.timeout_s,
         )
 
-    def scorer(self, name: str) -> "LocalScorer":
-        """Return what tells how likely a model takes texts to be.
+    def scorer(self, name: str) -> "Scorer":
+        """Return what tells how likely a model takes texts to be; nothing is sent yet.
 
         Raises:
-            ModelError: If no such model is configured, or it is not a local one.
+            ModelError: If no such model is configured, or it scores no texts.
         """
-        from stillroom.models.likelihoods import LocalScorer
+        from stillroom.models.likelihoods import LocalScorer, ServedScorer
         from stillroom.models.local.engine import LocalModel
 
+        entry = self._entry(name)
+        if isinstance(entry, OpenAIEntry):
+            endpoint = self._endpoint(name, entry, "/completions", "scores")
+            return ServedScorer(endpoint, concurrency=entry.concurrency)
         model = self.open(name)
         if not isinstance(model, LocalModel):
             raise ModelError(
-                f"{name}: the {self._entry(name).engine} engine does not tell how likely a text "
-                "is; expected a local model. Give the folder of its weights in models.toml with "
-                'engine = "local", or name another model in the recipe.'
+                f"{name}: the {entry.engine} engine does not tell how likely a text is; expected a "
+                "local model, or a server that scores prompts. Name another in the recipe."
             )
         return LocalScorer(model.checkpoint, name=name, threads=model.threads)
+
+    def _endpoint(self, name: str, entry: OpenAIEntry, path: str, gives: str) -> "Endpoint":
+        from stillroom.models.endpoint import Endpoint
+
+        return Endpoint(
+            name, entry.base_url, path, gives, served_name=entry.served_name or name,
+            api_key_env=entry.api_key_env, timeout_s=entry.timeout_s,
+        )  # fmt: skip
 
     def describe(self, name: str) -> str:
         """Say which engine serves a model and where, without secrets.

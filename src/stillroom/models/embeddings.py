@@ -6,22 +6,17 @@ and needs nothing. The latter compares spelling, not meaning; it is there so tha
 laptop.
 """
 
-import http.client
 import json
-import random
-import threading
 import time
-import urllib.error
-import urllib.request
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import Any, Protocol
+from typing import Protocol
 
 from stillroom.errors import ModelError
 from stillroom.kernels.vectors import ngrams
-from stillroom.models.keys import find_key
+from stillroom.models.endpoint import BrokenReplyError, Endpoint, RefusedError
 from stillroom.models.ledger import Ledger
 from stillroom.models.vectors import Vectors, vector_key
 
@@ -32,10 +27,6 @@ WIDTH = 512
 BATCH = 128
 """Texts in one call; servers take more, but a lost call then costs more."""
 
-_ATTEMPTS = 6
-_LONGEST_PAUSE_S = 60.0
-_BODY_LIMIT = 256 * 2**20
-_WORDS = 300
 _POLL_S = 0.2
 
 
@@ -70,35 +61,15 @@ class NgramEmbedder:
 class ServedEmbedder:
     """An embedder behind OpenAI-compatible servers; calls go to them in turn."""
 
-    def __init__(
-        self,
-        name: str,
-        base_urls: Sequence[str],
-        *,
-        served_name: str,
-        api_key_env: str | None = None,
-        concurrency: int = 8,
-        timeout_s: float = 600.0,
-        pause_s: float = 0.5,
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, *, concurrency: int = 8) -> None:
         """Describe where it is served; nothing is sent yet."""
-        self.name = name
-        self.base_urls = tuple(base_urls)
-        self.served_name = served_name
-        self.api_key_env = api_key_env
+        self.name = endpoint.name
+        self.endpoint = endpoint
         self.concurrency = concurrency
-        self.timeout_s = timeout_s
-        self.pause_s = pause_s
-        # Jitter only spreads load; it changes no vector, so it needs no seed.
-        self._jitter = random.Random()
-        self._turn = 0
-        self._lock = threading.Lock()
-        # No proxies from the environment, as for teachers; no redirects, which would carry the key.
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects())
 
     def embed(self, texts: Iterable[str]) -> Iterator[Sequence[float] | None]:
         """Ask for vectors, a batch of texts per call, and some calls at a time."""
-        key = self._key()
+        key = self.endpoint.key()
         waiting = iter(texts)
         with ThreadPoolExecutor(self.concurrency) as pool:
             while window := list(islice(waiting, BATCH * self.concurrency)):
@@ -108,64 +79,14 @@ class ServedEmbedder:
 
     def _batch(self, texts: list[str], key: str | None) -> list[Sequence[float] | None]:
         """Embed texts; where the server refuses a batch, find out which text it is about."""
+        body = {"input": texts, "encoding_format": "float"}
         try:
-            return list(self._ask(texts, key))
-        except _RefusedError:
+            return list(self.endpoint.ask(body, key, lambda reply: _vectors(reply, len(texts))))
+        except RefusedError:
             if len(texts) == 1:
                 return [None]
             half = len(texts) // 2
             return self._batch(texts[:half], key) + self._batch(texts[half:], key)
-
-    def _ask(self, texts: list[str], key: str | None) -> "list[array[float]]":
-        said, after_s = "", 0.0
-        for attempt in range(_ATTEMPTS):
-            if attempt:
-                own = min(self.pause_s * 2.0 ** (attempt - 1), _LONGEST_PAUSE_S)
-                time.sleep(max(after_s, own * self._jitter.uniform(0.5, 1.0)))
-            after_s = 0.0
-            with self._lock:
-                url = self.base_urls[self._turn % len(self.base_urls)]
-                self._turn += 1
-            try:
-                with self._opener.open(self._call(url, texts, key), timeout=self.timeout_s) as got:
-                    return _vectors(got.read(_BODY_LIMIT), len(texts))
-            except urllib.error.HTTPError as error:
-                with error:
-                    words = _clean(error.read(1 << 16).decode("utf-8", "replace"), key)
-                    after_s = _seconds(error.headers.get("Retry-After"))
-                said = f"HTTP {error.code}: {words}"
-                if error.code in (401, 403):
-                    raise ModelError(
-                        f"{self.name}: {url} refuses the key ({said}); expected the one in "
-                        f"{self.api_key_env or 'api_key_env'} to be valid. Renew it and run again."
-                    ) from None
-                if error.code == 404:
-                    raise ModelError(
-                        f"{self.name}: {url} has no embeddings of {self.served_name} ({said}); "
-                        "expected an OpenAI-compatible embeddings server. Correct base_url or "
-                        "served_name."
-                    ) from None
-                if error.code in (400, 413, 422):
-                    raise _RefusedError(said) from None
-            except (OSError, http.client.HTTPException, _BrokenReplyError) as error:
-                said = _clean(str(error) or type(error).__name__, key)
-        raise ModelError(
-            f"{self.name}: {_ATTEMPTS} calls in a row failed, the last one with {said}; expected "
-            f"vectors from {', '.join(self.base_urls)}. Look after the server and run again: every "
-            "vector received is kept."
-        )
-
-    def _call(self, url: str, texts: list[str], key: str | None) -> urllib.request.Request:
-        body = {"model": self.served_name, "input": texts, "encoding_format": "float"}
-        headers = {"Content-Type": "application/json", "User-Agent": "stillroom"}
-        if key is not None:
-            headers["Authorization"] = f"Bearer {key}"
-        return urllib.request.Request(f"{url}/embeddings", json.dumps(body).encode(), headers)
-
-    def _key(self) -> str | None:
-        if self.api_key_env is None:
-            return None
-        return find_key(self.api_key_env, where=self.name, what_for=self.base_urls[0])
 
 
 def embed_all(
@@ -243,19 +164,6 @@ def _bought(
     return found
 
 
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: Any) -> None:
-        return None
-
-
-class _RefusedError(Exception):
-    """The server has judged the texts themselves."""
-
-
-class _BrokenReplyError(Exception):
-    """A body that came with 200 is not vectors."""
-
-
 def _vectors(body: bytes, n: int) -> list["array[float]"]:
     """Read the reply to n texts; the items say themselves where they belong."""
     try:
@@ -264,24 +172,11 @@ def _vectors(body: bytes, n: int) -> list["array[float]"]:
             int(item["index"]): array("f", item["embedding"]) for item in data
         }
     except (ValueError, KeyError, TypeError, OverflowError) as error:
-        raise _BrokenReplyError(f"a reply without vectors ({error})") from None
+        raise BrokenReplyError(f"a reply without vectors ({error})") from None
     widths = {len(vector) for vector in found.values()}
     if sorted(found) != list(range(n)) or len(widths) != 1 or widths == {0}:
-        raise _BrokenReplyError(f"{len(found)} vectors for {n} texts, of widths {sorted(widths)}")
+        raise BrokenReplyError(f"{len(found)} vectors for {n} texts, of widths {sorted(widths)}")
     # A sum is finite only if every number is: NaN would count as near to nothing, and say nothing.
     if not all(abs(sum(map(float, vector))) < float("inf") for vector in found.values()):
-        raise _BrokenReplyError("a vector with a number that is not finite")
+        raise BrokenReplyError("a vector with a number that is not finite")
     return [found[i] for i in range(n)]
-
-
-def _clean(words: str, key: str | None) -> str:
-    if key:
-        words = words.replace(key, "[key]")
-    return "".join(c for c in " ".join(words.split()) if c.isprintable())[:_WORDS]
-
-
-def _seconds(value: str | None) -> float:
-    try:
-        return min(max(0.0, float(value or 0)), 10 * _LONGEST_PAUSE_S)
-    except ValueError:
-        return 0.0

@@ -34,7 +34,8 @@ class Perplexity(Measure):
     without, the first token is not. Scores are kept beside the ledger, each text once for a model;
     a text that is longer than the model's context has none.
 
-    The model is one that runs on this machine: an embedded one, or a folder of weights.
+    The model is an embedded one, a folder of weights, or behind a server that scores prompts, as
+    vLLM and SGLang do (``/v1/completions`` with ``echo`` and ``logprobs``).
 
     Attributes:
         model: Role of the model in the recipe's ``models``.
