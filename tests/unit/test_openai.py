@@ -451,6 +451,11 @@ def test_unreachable_server_stops_at_once_and_names_the_address() -> None:
     assert url in str(caught.value)
 
 
+def test_host_that_is_no_name_is_unreachable() -> None:
+    with pytest.raises(ModelError, match=r"cannot reach http://no\.\.name/v1"):
+        list(OpenAIModel("my/model", "http://no..name/v1").complete([asked()]))
+
+
 def test_server_lost_for_good_stops_the_run_and_fails_no_request(serve: Serve) -> None:
     server = serve()
     replies = []

@@ -19,7 +19,7 @@ import ssl
 import zlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from yarl import URL
 
@@ -83,7 +83,7 @@ class Client:
         self._host, self._port = address.raw_host or "", address.port or 80
         self._ssl = ssl.create_default_context() if address.scheme == "https" else None
         self._timeout_s = timeout_s
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         host = f"[{self._host}]" if ":" in self._host else self._host
         lines = [
             f"POST {address.raw_path_qs} HTTP/1.1",
@@ -109,10 +109,10 @@ class Client:
     def post(self, body: bytes, hear: Hear) -> None:
         """Send a body; ``hear`` is called once, later, with the reply or what went wrong."""
         call = _Call(b"%b%d\r\n\r\n%b" % (self._head, len(body), body), hear)
-        deadline = self._loop.time() + self._timeout_s
+        deadline = self.loop.time() + self._timeout_s
         self._calls[call] = deadline
         if self._timer is None:
-            self._timer = self._loop.call_at(deadline, self._expire)
+            self._timer = self.loop.call_at(deadline, self._expire)
         if self.idle:
             connection, since = self.idle.popitem()  # the one that was used last
             if deadline - self._timeout_s - since < _IDLE_S:
@@ -122,7 +122,7 @@ class Client:
             for connection in list(self.idle):
                 connection.close()
             self.idle.clear()
-        call.opening = self._loop.create_task(self._open(call))
+        call.opening = self.loop.create_task(self._open(call))
 
     def settle(self, call: _Call, outcome: Response | Fault) -> None:
         """Tell the end of a call; the first one counts."""
@@ -145,12 +145,12 @@ class Client:
         await asyncio.sleep(0)  # so that the loop lets go of the sockets
 
     def _expire(self) -> None:
-        now = self._loop.time()
+        now = self.loop.time()
         self._timer = None
         late = []
         for call, deadline in self._calls.items():
             if deadline > now:
-                self._timer = self._loop.call_at(deadline, self._expire)
+                self._timer = self.loop.call_at(deadline, self._expire)
                 break
             late.append(call)
         for call in late:
@@ -164,7 +164,7 @@ class Client:
         try:
             async with asyncio.timeout(_CONNECT_TIMEOUT_S):
                 connection = await self._connect()
-        except OSError as error:  # what TLS and names raise is one too
+        except (OSError, ValueError) as error:  # of sockets, TLS and look-ups; of a name itself
             fault = Fault("unreachable", f"cannot connect to {self._host} ({_words(error)})")
             fault.__cause__ = error
             call.opening = None
@@ -183,7 +183,7 @@ class Client:
             last = i == len(turn)
             try:
                 async with asyncio.timeout(None if last else _OTHER_ADDRESS_S):
-                    _, connection = await self._loop.create_connection(
+                    _, connection = await self.loop.create_connection(
                         lambda: _Connection(self),
                         address,
                         self._port,
@@ -199,9 +199,9 @@ class Client:
         raise AssertionError  # there is an address
 
     async def _addresses(self) -> list[str]:
-        now = self._loop.time()
+        now = self.loop.time()
         if self._lookup is None or now - self._looked_up > _NAMES_S:
-            self._lookup = self._loop.create_task(self._look_up())
+            self._lookup = self.loop.create_task(self._look_up())
             self._looked_up = now
         try:
             return await asyncio.shield(self._lookup)
@@ -210,7 +210,7 @@ class Client:
             raise
 
     async def _look_up(self) -> list[str]:
-        found = await self._loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        found = await self.loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
         return list(dict.fromkeys(str(info[4][0]) for info in found))
 
 
@@ -246,8 +246,8 @@ class _Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # Not asserted: other loops have transports of other classes.
+        self._transport = cast(asyncio.Transport, transport)
         self._client.open.add(self)
         plug = transport.get_extra_info("socket")
         if plug is not None:
@@ -320,7 +320,7 @@ class _Connection(asyncio.BufferedProtocol):
         if self._last or body.more_came or unsent:
             self.close()
         else:
-            self._client.idle[self] = self._client._loop.time()
+            self._client.idle[self] = self._client.loop.time()
         try:
             text = _unpacked(bytes(body.text), self._headers.get("Content-Encoding", "").lower())
         except Fault as fault:

@@ -7,8 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-import aiohttp
-
 from stillroom.models.chat import Reply, Request
 from stillroom.models.keys import find_key
 from stillroom.models.openai.call import Call, Pair
@@ -167,6 +165,8 @@ class OpenAIModel:
         return _run_apart(self._list_models(self._key(), timeout_s))
 
     async def _list_models(self, key: str | None, timeout_s: float) -> dict[str, list[str] | None]:
+        import aiohttp  # starts in a third of a second, and calls do without
+
         models: dict[str, list[str] | None] = {}
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         timeout = aiohttp.ClientTimeout(total=timeout_s)
