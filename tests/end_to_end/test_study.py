@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -19,8 +20,12 @@ from stillroom.store.store import Store
 from stillroom.train.proxy import Proxy
 from stillroom.train.trainer import Job, TrainingFailed, find, student_key, train
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 pytest.importorskip("scipy")
+
+from safetensors.torch import load_file  # noqa: E402
+
+from stillroom.study.run import _train_group  # noqa: E402
 
 EMBEDDED = Path(__file__).parents[2] / "src/stillroom/models/embedded"
 
@@ -206,6 +211,35 @@ def test_rows_that_do_not_fit_are_counted(tmp_path):
     (work.rows / "00000.parquet").unlink()
     with pytest.raises(TrainingFailed, match="no row fits: 1 of 1"):
         train(Store(tmp_path / "other"), "k", Proxy(), work, {})
+
+
+def test_a_group_gives_the_students_of_processes_of_their_own(tmp_path):
+    """As on a GPU; one that cannot be trained does not stop the others."""
+    members = {}
+    for seed in range(3):
+        (tmp_path / str(seed)).mkdir()
+        work = job(tmp_path / str(seed), steps=4)
+        members[f"k{seed}"] = (replace(work, seed=seed), {"base": "b"})
+    for path in members["k1"][0].rows.iterdir():
+        pl.read_parquet(path).with_columns(question=pl.lit("x " * 3000)).write_parquet(path)
+    store, other = Store(tmp_path / "store"), Store(tmp_path / "alone")
+    apart = {key: train(other, key, Proxy(), members[key][0], {}) for key in ("k0", "k2")}
+    group = [(store.root, key, "proxy", *given) for key, given in members.items()]
+    found = _train_group(group)
+    assert isinstance(found["k1"], TrainingFailed)
+    for key, alone in apart.items():
+        assert found[key].trained.details["device"] == "cpu"
+        assert find(store, key).path == found[key].path
+        assert found[key].trained.tokens == alone.trained.tokens
+        assert found[key].trained.losses == pytest.approx(alone.trained.losses, abs=0.02)
+        weights = [load_file(one.path / "model.safetensors") for one in (alone, found[key])]
+        for name, tensor in weights[0].items():
+            assert torch.allclose(tensor.float(), weights[1][name].float(), atol=0.02), name
+    again = _train_group([group[0], group[2]])
+    assert [one.seconds for one in again.values()] == [
+        json.loads((store.root / "students" / key / "student.json").read_text())["seconds"]
+        for key in ("k0", "k2")
+    ]
 
 
 @pytest.mark.parametrize(

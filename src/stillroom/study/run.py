@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import combinations, islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ from stillroom.study.clean import suspects_among
 from stillroom.study.form import Study
 from stillroom.study.rows import Budget, Drawn, draw
 from stillroom.study.seals import Opening, openings
+from stillroom.train.proxy import Proxy, group_size
 from stillroom.train.trainer import (
     Alumnus,
     Example,
@@ -59,6 +60,7 @@ from stillroom.train.trainer import (
     find,
     student_key,
     train,
+    train_group,
 )
 from stillroom.train.trainers import trainer_of
 
@@ -490,9 +492,21 @@ def _train(
             words = (str(error) or "no reason given").splitlines()[0][:300]
             failures[key] = f"training broke down: {type(error).__name__}: {words}"
 
+    waiting = jobs()
+    many = group_size() if student.trainer == "proxy" else 1
+    if many > 1:
+        alone = dict(waiting)
+        for key, outcome in _trained_in_groups(many, alone):
+            del alone[key]
+            if isinstance(outcome, TrainingFailed):
+                failures[key] = str(outcome)
+            else:
+                alumni[key] = outcome
+                lab.listener.trained(*todo[key], outcome)
+        waiting = iter(alone.items())
     together = lab.students or trainer_of(student.trainer).TOGETHER
     died: dict[str, tuple[Any, ...]] = {}
-    for key, given, training in _trained_in(together, jobs()):
+    for key, given, training in _trained_in(together, waiting):
         try:
             take(key, training)
         except BrokenProcessPool:
@@ -527,6 +541,24 @@ def _trained_in(
             yield *running[training], training
 
 
+def _trained_in_groups(
+    size: int, jobs: Mapping[str, tuple[Any, ...]]
+) -> Iterator[tuple[str, Alumnus | TrainingFailed]]:
+    """Train many students in one process, a group after the other; yield each as its group ends.
+
+    A group that dies, or finds no memory on the GPU, yields nothing: its students, and those of
+    later groups, are left to be trained one by one.
+    """
+    waiting = iter(jobs.values())
+    with (
+        ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool,
+        _ended_together(),
+        contextlib.suppress(RuntimeError),
+    ):
+        while group := list(islice(waiting, size)):
+            yield from pool.submit(_train_group, group).result().items()
+
+
 @contextlib.contextmanager
 def _ended_together() -> Iterator[None]:
     """End the processes that train when this one is told to stop: students take hours."""
@@ -542,3 +574,12 @@ def _train_one(root: Path, key: str, trainer: str, job: Job, about: Mapping[str,
     alumnus = train(Store(root), key, trainer_of(trainer), job, about)
     shutil.rmtree(job.rows, ignore_errors=True)
     return alumnus
+
+
+def _train_group(group: Sequence[tuple[Any, ...]]) -> dict[str, Alumnus | TrainingFailed]:
+    members = {key: (job, about) for _, key, _, job, about in group}
+    found = train_group(Store(group[0][0]), Proxy(), members)
+    for key, outcome in found.items():
+        if isinstance(outcome, Alumnus):
+            shutil.rmtree(members[key][0].rows, ignore_errors=True)
+    return found

@@ -15,7 +15,7 @@ import json
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -302,31 +302,94 @@ def train(store: Store, key: str, trainer: Trainer, job: Job, about: Mapping[str
         SetupError: If the machine lacks what the trainer needs.
         StoreError: If the disk is full or cannot be written.
     """
-    home = store.root / "students" / key
-    with _alone(store.root / "locks" / f"student-{key}"):
+    with _alone(_lock(store, key)):
         done = find(store, key)
         if done is not None:
             return done
-        folder = store.root / "building" / f"student-{key}"
+        folder = _work_folder(store, key)
         with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
             started = time.monotonic()
             trained = trainer.train(replace(job, folder=folder))
-            seconds = time.monotonic() - started
-            model = folder / "model"
-            sizes = {p.name: p.stat().st_size for p in sorted(model.iterdir()) if p.is_file()}
-            record = {
-                "key": key, **about, "seed": job.seed, "settings": dict(job.settings),
-                "trained": asdict(trained), "seconds": round(seconds, 3), "files": sizes,
-            }  # fmt: skip
-            for path in folder.iterdir():
-                if path.name != "model":
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
-            write_synced(folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-            sync(folder)
-            home.parent.mkdir(parents=True, exist_ok=True)
-            folder.rename(home)
-            sync(home.parent)
+            return _publish(store, key, trained, time.monotonic() - started, job, about)
+
+
+class GroupTrainer(Protocol):
+    """A trainer that trains many students in one process."""
+
+    def train_many(self, jobs: Sequence[Job]) -> list[Trained | TrainingFailed]:
+        """Train, and write each model to its job's ``folder / "model"``."""
+        ...
+
+
+def train_group(
+    store: Store, trainer: GroupTrainer, members: Mapping[str, tuple[Job, Mapping[str, Any]]]
+) -> dict[str, Alumnus | TrainingFailed]:
+    """Return the students of some keys, trained together now unless they are there.
+
+    Args:
+        store: Where students are kept.
+        trainer: Trains them.
+        members: Key to job, and to what else `student.json` should say.
+
+    Returns:
+        Key to student, or to the reason why there is none.
+
+    Raises:
+        SetupError: If the machine lacks what the trainer needs.
+        StoreError: If the disk is full or cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        for key in sorted(members):  # in one order, so that two groups cannot wait for each other
+            stack.enter_context(_alone(_lock(store, key)))
+        found: dict[str, Alumnus | TrainingFailed] = {}
+        for key in members:
+            done = find(store, key)
+            if done is not None:
+                found[key] = done
+        todo = [key for key in members if key not in found]
+        with disk_errors(store.root / "building"):
+            jobs = [replace(members[key][0], folder=_work_folder(store, key)) for key in todo]
+            started = time.monotonic()
+            outcomes = trainer.train_many(jobs) if jobs else []
+            seconds = (time.monotonic() - started) / max(1, len(jobs))
+            for key, outcome in zip(todo, outcomes, strict=True):
+                if isinstance(outcome, TrainingFailed):
+                    found[key] = outcome
+                else:
+                    found[key] = _publish(store, key, outcome, seconds, *members[key])
+    return found
+
+
+def _lock(store: Store, key: str) -> Path:
+    return store.root / "locks" / f"student-{key}"
+
+
+def _work_folder(store: Store, key: str) -> Path:
+    folder = store.root / "building" / f"student-{key}"
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _publish(
+    store: Store, key: str, trained: Trained, seconds: float, job: Job, about: Mapping[str, Any]
+) -> Alumnus:
+    """Turn a work folder with a finished model into a student, by one rename."""
+    folder, home = _work_folder(store, key), store.root / "students" / key
+    model = folder / "model"
+    sizes = {p.name: p.stat().st_size for p in sorted(model.iterdir()) if p.is_file()}
+    record = {
+        "key": key, **about, "seed": job.seed, "settings": dict(job.settings),
+        "trained": asdict(trained), "seconds": round(seconds, 3), "files": sizes,
+    }  # fmt: skip
+    for path in folder.iterdir():
+        if path.name != "model":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    write_synced(folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    sync(folder)
+    home.parent.mkdir(parents=True, exist_ok=True)
+    folder.rename(home)
+    sync(home.parent)
     return Alumnus(key, home / "model", trained, seconds)
 
 
