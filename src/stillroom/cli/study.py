@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option(
     "--students", type=click.IntRange(min=1), default=None,
-    help="Students trained at a time, each in a process of its own.  [default: 2 of the trainer "
-    "proxy, 1 of others]",
+    help="Students trained at a time, each in a process of its own.  [default: one for each "
+    "core of the trainer proxy, 1 of others]",
 )  # fmt: skip
 @runtime_options
 def study(

@@ -6,6 +6,7 @@ It is for students of about a million parameters. What holds for them is a fact 
 from __future__ import annotations
 
 import math
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -56,7 +57,11 @@ class Proxy:
     """
 
     VERSION = 1
-    TOGETHER = 2
+
+    @property
+    def TOGETHER(self) -> int:
+        """One for each core: two processes do more than two threads of one."""
+        return usable_cores()
 
     def settings(self, preset: str | None, given: Mapping[str, Setting]) -> dict[str, Any]:
         """Complete the settings."""
@@ -124,6 +129,13 @@ class Proxy:
                     else _not_finite(last, record.steps, record.steps)
                 )
         return [found[number] for number in range(len(jobs))]
+
+
+def usable_cores() -> int:
+    """Count the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def group_size() -> int:

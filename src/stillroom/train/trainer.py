@@ -125,11 +125,14 @@ class Trainer(Protocol):
 
     Attributes:
         VERSION: Raised whenever the same job gives another student.
-        TOGETHER: Students that train well at a time on one machine.
     """
 
     VERSION: int
-    TOGETHER: int
+
+    @property
+    def TOGETHER(self) -> int:
+        """Students that train well at a time on one machine."""
+        ...
 
     def settings(self, preset: str | None, given: Mapping[str, Setting]) -> dict[str, Any]:
         """Complete the settings.
