@@ -25,7 +25,7 @@ pytest.importorskip("scipy")
 
 from safetensors.torch import load_file  # noqa: E402
 
-from stillroom.study.run import _train_group  # noqa: E402
+from stillroom.study.run import _train_group, _trained_in_groups  # noqa: E402
 
 EMBEDDED = Path(__file__).parents[2] / "src/stillroom/models/embedded"
 
@@ -240,6 +240,21 @@ def test_a_group_gives_the_students_of_processes_of_their_own(tmp_path):
         json.loads((store.root / "students" / key / "student.json").read_text())["seconds"]
         for key in ("k0", "k2")
     ]
+
+
+@pytest.mark.slow
+def test_students_are_trained_group_after_group(tmp_path):
+    root, jobs = tmp_path / "store", {}
+    for seed in range(3):
+        (tmp_path / str(seed)).mkdir()
+        work = replace(job(tmp_path / str(seed)), seed=seed)
+        jobs[f"k{seed}"] = (root, f"k{seed}", "proxy", work, {})
+    yielded = []
+    for key, alumnus in _trained_in_groups(2, jobs):
+        del jobs[key]
+        yielded.append(key)
+        assert find(Store(root), key).path == alumnus.path
+    assert (yielded, jobs) == (["k0", "k1", "k2"], {})
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from itertools import combinations, islice
+from itertools import combinations
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -549,14 +549,14 @@ def _trained_in_groups(
     A group that dies, or finds no memory on the GPU, yields nothing: its students, and those of
     later groups, are left to be trained one by one.
     """
-    waiting = iter(jobs.values())
-    with (
-        ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool,
-        _ended_together(),
-        contextlib.suppress(RuntimeError),
-    ):
-        while group := list(islice(waiting, size)):
-            yield from pool.submit(_train_group, group).result().items()
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool, _ended_together():
+        waiting = list(jobs.values())
+        for first in range(0, len(waiting), size):
+            try:
+                found = pool.submit(_train_group, waiting[first : first + size]).result()
+            except RuntimeError:  # of torch, or a BrokenProcessPool
+                return
+            yield from found.items()
 
 
 @contextlib.contextmanager
