@@ -1,7 +1,8 @@
 """Many students in one process: the weights of all are stacked, and one operation serves them all.
 
 For a GPU, where one operation of a student of half a million parameters is over before the next is
-launched. On a CPU core one process for each student is as fast (benches/lab/students.py).
+launched. On a CPU core four together gain little, and each is then a student of its company to the
+last digits; a process for each is the rule there (benches/lab/students.py, docs/trainers.md).
 
 Each student has its own rows in its own order, exactly those that it would see alone. Batches of
 one shape go through the model together, whoever's they are; then all students take one step.
