@@ -18,7 +18,7 @@ pytest.importorskip("torch")
 pytest.importorskip("scipy")
 
 from stillroom.study import run as running
-from stillroom.study.marks import marks
+from stillroom.study.marks import marks, notes
 from stillroom.study.run import Laboratory, Sat, arms_of
 from stillroom.train.trainer import Student, TrainingFailed
 
@@ -196,3 +196,10 @@ def sat(losses=(2.0, 1.5, 1.0), verdict="correct", finish="stop", **trained):
 )
 def test_odd_students_are_marked(student, said):
     assert marks(student) == said
+
+
+def test_notes_of_benchmarks_are_gathered_once():
+    table = pl.DataFrame({"score": [1.0]})
+    one = Sat("a", 0, "k", grades={"codeelo": Grades(table, notes=("A score here is odd.",))})
+    other = Sat("b", 0, "l", grades={"codeelo": Grades(table, notes=("A score here is odd.",))})
+    assert notes([one, other]) == ["codeelo: A score here is odd."]

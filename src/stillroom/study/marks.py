@@ -1,5 +1,7 @@
 """What is odd about a student, so that nobody takes its score for a finding."""
 
+from collections.abc import Iterable
+
 from stillroom.study.run import Sat
 
 MOST = 0.99
@@ -16,6 +18,18 @@ def marks(sat: Sat) -> list[str]:
         sat: A trained and graded student.
     """
     return [*_learnt(sat), *_rows(sat), *_answers(sat)]
+
+
+def notes(students: Iterable[Sat]) -> list[str]:
+    """Gather what readers of benchmark scores should know, each note once."""
+    return list(
+        dict.fromkeys(
+            f"{name}: {note}"
+            for sat in students
+            for name, grades in sat.grades.items()
+            for note in grades.notes
+        )
+    )
 
 
 def _learnt(sat: Sat) -> list[str]:

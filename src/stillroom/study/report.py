@@ -18,7 +18,7 @@ import polars as pl
 from stillroom.study.clean import without_suspects
 from stillroom.study.examples import Chain, contrasts
 from stillroom.study.forest import Line, forest_svg
-from stillroom.study.marks import marks
+from stillroom.study.marks import marks, notes
 from stillroom.study.page import Block, write
 from stillroom.study.panels import panels_svg
 from stillroom.study.run import Result, Sat
@@ -114,6 +114,8 @@ def _blocks(result: Result, outcomes: Outcomes) -> list[Block]:
             "and sampling, and of seeds."
         )
     )
+    if said := notes(result.sat):
+        blocks.append(Block(points=said))
     blocks += without_suspects(result, outcomes)
     blocks += _likelihood(result, outcomes)
     blocks += details(result, list(outcomes.arms))
