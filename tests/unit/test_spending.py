@@ -145,6 +145,14 @@ def test_pilot_of_a_step_that_lacks_less_buys_it_and_writes_no_dataset(shop: Sho
     assert shop.server.total == 10
 
 
+def test_pilot_of_a_study_is_refused_with_advice(tmp_path: Path) -> None:
+    study = tmp_path / "study.yaml"
+    study.write_text("question: Does it help?\nbase: recipe.yaml\narms: {}\n")
+    done = CliRunner().invoke(cli, ["plan", str(study), "--pilot", "50"])
+    assert done.exit_code == 2
+    assert "Plan the base of a study with --pilot" in done.output
+
+
 def test_self_hosted_price_and_time_come_from_speed_and_hourly_cost(tmp_path: Path) -> None:
     file = tmp_path / "models.toml"
     file.write_text(
