@@ -9,10 +9,11 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
-from stillroom.models.chat import Completion, FinishReason, Request
+from stillroom.models.chat import Completion, FinishReason, Message, Request, Sampling
 from stillroom.text.think import OPEN, split_thinking
 
 WORDS = 500  # characters of a server's words that are kept
@@ -72,19 +73,34 @@ class Dialect:
     def payload(self, requests: Sequence[Request], served_name: str) -> bytes:
         """Write the JSON body that asks for draws of one question in one call."""
         first = requests[0]
-        sampling = first.sampling
+        begin = self._begin(
+            served_name, first.messages, first.sampling, first.schema, len(requests)
+        )
+        if not self.seed:
+            return begin + b"}"
+        # From the key: draws differ, and so do questions of the same draw.
+        return b'%b, "seed": %d}' % (begin, int.from_bytes(first.key[:4]) >> 1)
+
+    @lru_cache(16)  # noqa: B019 - few dialects live, and draws of a question follow one another
+    def _begin(
+        self,
+        served_name: str,
+        messages: tuple[Message, ...],
+        sampling: Sampling,
+        schema: str | None,
+        n: int,
+    ) -> bytes:
+        """Write what the draws of one question share: the body but for its end."""
         fields = {
             "model": served_name,
-            "messages": [{"role": m.role, "content": m.content} for m in first.messages],
+            "messages": [{"role": m.role, "content": m.content} for m in messages],
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             self.limit: sampling.max_tokens,
-            # From the key: draws differ, and so do questions of the same draw.
-            "seed": int.from_bytes(first.key[:4]) >> 1 if self.seed else None,
-            "n": len(requests) if len(requests) > 1 else None,
-            "response_format": self._response_format(first),
+            "n": n if n > 1 else None,
+            "response_format": self._response_format(schema),
         }
-        return json.dumps({k: v for k, v in fields.items() if v is not None}).encode()
+        return json.dumps({k: v for k, v in fields.items() if v is not None})[:-1].encode()
 
     def other(self, error: ServerError) -> "Dialect | None":
         """Return the dialect to try after this error; None if the error is about something else."""
@@ -98,11 +114,11 @@ class Dialect:
             return replace(self, schema=False)
         return None
 
-    def _response_format(self, request: Request) -> dict[str, Any] | None:
-        if request.schema is None or not self.schema:
+    def _response_format(self, schema: str | None) -> dict[str, Any] | None:
+        if schema is None or not self.schema:
             return None
-        schema = {"name": "reply", "strict": True, "schema": json.loads(request.schema)}
-        return {"type": "json_schema", "json_schema": schema}
+        wanted = {"name": "reply", "strict": True, "schema": json.loads(schema)}
+        return {"type": "json_schema", "json_schema": wanted}
 
 
 class BadReplyError(Exception):
