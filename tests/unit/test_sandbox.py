@@ -2,6 +2,8 @@
 
 import base64
 import json
+import os
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -10,7 +12,7 @@ import pytest
 from stillroom.errors import SetupError
 from stillroom.sandbox import Job, Limits, open_sandbox, try_backend
 from stillroom.sandbox import choose as choices
-from stillroom.sandbox.docker import run_arguments
+from stillroom.sandbox.docker import Docker, run_arguments
 from stillroom.sandbox.processes import Processes, printable
 from stillroom.sandbox.remote import Remote
 from stillroom.sandbox.unsandboxed import Unsandboxed
@@ -102,6 +104,57 @@ def test_docker_arguments_close_the_container():
     assert arguments[-2:] == [
         "-c", "echo AA== | base64 -d > a && exec python3 -c 'print('\"'\"'a b'\"'\"')'"
     ]  # fmt: skip
+
+
+STAND_IN = """#!{python}
+import os, pathlib, signal, sys, tempfile
+here, words = pathlib.Path(__file__).parent, sys.argv[1:]
+if words[0] == "version":
+    print("24.0")
+elif words[0] == "image":
+    if words[-1] != "there":
+        sys.exit("No such image: " + words[-1])
+    print("sha256:0123456789abcdef")
+elif words[0] == "run":
+    (here / words[words.index("--name") + 1]).write_text(str(os.getpid()))
+    os.chdir(tempfile.mkdtemp(dir=here))
+    command = words[words.index("there") + 1:]
+    os.execvp(command[0], command)
+elif words[0] == "kill":
+    os.kill(int((here / words[1]).read_text()), signal.SIGKILL)
+    (here / "killed").touch()
+"""
+
+
+@pytest.fixture
+def docker(tmp_path, monkeypatch):
+    """A program that takes the arguments of docker, and starts what they ask for without walls."""
+    program = tmp_path / "docker"
+    program.write_text(STAND_IN.format(python=sys.executable))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    return tmp_path
+
+
+def test_docker_runs_jobs_and_stops_those_that_go_on(docker):
+    with Processes(Docker("there"), workers=2) as sandbox:
+        assert sandbox.name == "docker 24.0 there 0123456789ab"
+        said, written, waiting = sandbox.run(
+            [
+                Job(("cat",), b"one"),
+                Job(("cat", "left"), files={"left": b"two"}),
+                Job(("sleep", "600"), limits=Limits(wall_s=1.0)),
+            ]
+        )
+    assert (said.stdout, said.status) == (b"one", 0)
+    assert (written.stdout, written.status) == (b"two", 0)
+    assert waiting.hit == "wall"
+    assert (docker / "killed").exists()
+
+
+def test_docker_without_its_image_is_one_message(docker):
+    with pytest.raises(SetupError, match="image inspect: No such image: elsewhere"):
+        Docker("elsewhere")
 
 
 class _Service(BaseHTTPRequestHandler):
