@@ -2,7 +2,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stillroom.verifiers import Task, verifier
+from stillroom.steps.answer.answer import Answer
+from stillroom.steps.base import ModelSpec
+from stillroom.steps.label.label import Label
+from stillroom.steps.verify.stages import Stage
+from stillroom.steps.verify.verify import Verify
+from stillroom.verifiers import Task, key_of, verifier
 from stillroom.verifiers.letters import read_letters
 from stillroom.verifiers.number import NumberVerifier
 
@@ -123,3 +128,26 @@ def test_the_edge_of_a_tolerance_is_decimal_and_relative_ones_grow(hundredths, o
         [Task(rf"\boxed{{{other:.2f}}}", f"{value:.2f}")]
     )
     assert (share.outcome == "correct") == (off * 20 <= abs(hundredths))
+
+
+def test_a_verifier_that_changed_has_another_key_and_the_others_keep_theirs():
+    def keys(by):
+        spec = ModelSpec(name="m")
+        until = {"until": "correct", "by": by, "at_most": 4}
+        return [
+            Verify.model_validate(by).identity(),
+            Verify.model_validate([by]).identity(),
+            Label.model_validate({"majority": by}).identity()["majority"]["by"],
+            Label.model_validate({"solve_rate": {"model": "m", "by": by}}).identity(),
+            Answer(model=spec, draws=until).identity()["draws"]["by"],
+            Stage.model_validate({"majority": {"by": by}}).identity()["majority"]["by"],
+        ]
+
+    for word, name in (("math", "math"), ("exact", "exact"), ("choice", "choice/2")):
+        verify, cascade, *others = keys(word)
+        assert verify == {"by": name}
+        assert cascade == {"cascade": [name]}
+        assert others[1]["solve_rate"]["by"] == name
+        assert [others[0], *others[2:]] == [name] * 3
+    with verifier("choice") as opened:
+        assert opened.name == key_of("choice")

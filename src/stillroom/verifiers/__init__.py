@@ -3,15 +3,28 @@
 Undecided is never counted as correct, and never as wrong.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal
 
 from stillroom.verifiers.verdict import Outcome, Task, Verdict, Verifier
 
-__all__ = ["Kind", "Outcome", "Task", "Verdict", "Verifier", "verifier"]
+__all__ = ["Kind", "Outcome", "Task", "Verdict", "Verifier", "key_of", "verifier"]
 
 Kind = Literal["math", "choice", "letters", "exact", "code"]
+
+
+CHANGED: Mapping[str, str] = {"choice": "choice/2"}
+"""Verifiers whose verdicts have changed since keys were first made of their words."""
+
+
+def key_of(kind: str) -> str:
+    """Return what stands for a verifier in keys: its word, or its name where it has changed.
+
+    >>> key_of("math"), key_of("choice")
+    ('math', 'choice/2')
+    """
+    return CHANGED.get(kind, kind)
 
 
 @contextmanager

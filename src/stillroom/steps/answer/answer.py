@@ -31,7 +31,7 @@ from stillroom.steps.asking import (
 from stillroom.steps.base import Calls, Misfit, ModelSpec, Out, Runtime, Step, Tick
 from stillroom.store.artifact import Delta, Manifest
 from stillroom.store.table import Table
-from stillroom.verifiers import Task, verifier
+from stillroom.verifiers import Task, key_of, verifier
 
 T = TypeVar("T")
 
@@ -133,7 +133,10 @@ class Answer(Step):
     def identity(self) -> dict[str, Any]:
         """Leave out options that are not used, so that they change no key."""
         optional = ("on_length", "on_content_filter")
-        return {k: v for k, v in super().identity().items() if v is not None or k not in optional}
+        fields = super().identity()
+        if isinstance(self.draws, Until):
+            fields["draws"]["by"] = key_of(self.draws.by)
+        return {k: v for k, v in fields.items() if v is not None or k not in optional}
 
     @property
     def spec(self) -> ModelSpec:

@@ -3,7 +3,7 @@
 import contextlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import polars as pl
 from pydantic import Field
@@ -11,7 +11,7 @@ from pydantic import Field
 from stillroom.rows import Schema
 from stillroom.steps.base import Runtime, Shardwise
 from stillroom.steps.label.measure import Frames, Measure, Plain
-from stillroom.verifiers import Verifier, verifier
+from stillroom.verifiers import Verifier, key_of, verifier
 from stillroom.verifiers.vote import Group, final_text, grouped
 
 
@@ -38,6 +38,10 @@ class Majority(Measure):
     def shorthand(cls, value: object) -> object:
         """Take a bare word as the verifier."""
         return {"by": value}
+
+    def identity(self) -> dict[str, Any]:
+        """Let a changed verifier change the key."""
+        return {"by": key_of(self.by)}
 
     def reads(self) -> Sequence[str]:
         """Read the visible answers, question by question."""

@@ -17,7 +17,7 @@ from stillroom.steps.asking import bound, estimate, estimate_at_most, purchase, 
 from stillroom.steps.base import Calls, ModelSpec, Runtime, Shardwise, Tick
 from stillroom.steps.label.measure import Frames, Measure
 from stillroom.store.table import Table
-from stillroom.verifiers import Kind, Task, Verifier, verifier
+from stillroom.verifiers import Kind, Task, Verifier, key_of, verifier
 
 ROWS = 256
 """Questions that are read back and verified together; bounds memory."""
@@ -62,6 +62,10 @@ class SolveRate(Measure):
     def bind(self, models: Mapping[str, ModelSpec]) -> Self:
         """Replace the role by the model."""
         return self.model_copy(update={"model": role(self.model, models, "model")})
+
+    def identity(self) -> dict[str, Any]:
+        """Let a changed verifier change the key."""
+        return {"by": key_of(self.by)}
 
     def reads(self) -> Sequence[str]:
         """Read the question and its reference."""

@@ -10,13 +10,10 @@ from stillroom.rows import content_id
 from stillroom.steps.asking import bound, role, sampling
 from stillroom.steps.base import ModelSpec
 from stillroom.verifiers import judge as judging
-from stillroom.verifiers.choice import ChoiceVerifier
+from stillroom.verifiers import key_of
 from stillroom.verifiers.judge import TAIL, Ruling
 
 By = Literal["math", "choice", "letters", "exact", "code"]
-RULES = {"choice": ChoiceVerifier.name}
-"""Verifiers that have changed; their names stand for them in keys, and those of others stay."""
-
 _WITH_FIELDS = ("number", "judge", "majority")
 
 
@@ -162,8 +159,9 @@ class Stage(BaseModel):
         if self.number:
             return {"number": self.number.model_dump(mode="json")}
         if self.majority:
-            return {"majority": self.majority.model_dump(mode="json")}
-        return RULES.get(self.word, self.word)
+            fields = self.majority.model_dump(mode="json")
+            return {"majority": {**fields, "by": key_of(self.majority.by)}}
+        return key_of(self.word)
 
     def reads(self) -> Sequence[str]:
         """Name the columns that it reads."""

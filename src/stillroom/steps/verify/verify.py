@@ -12,10 +12,10 @@ from stillroom.models.structured import Inquiry, outcomes
 from stillroom.rows import Kind, Schema, Shape
 from stillroom.steps.asking import bound, estimate, estimate_at_most, purchase
 from stillroom.steps.base import Calls, ModelSpec, Out, Runtime, Step, Tick, check_groups
-from stillroom.steps.verify.stages import RULES, By, Judge, Stage, with_defaults
+from stillroom.steps.verify.stages import By, Judge, Stage, with_defaults
 from stillroom.store.artifact import Delta, Manifest
 from stillroom.store.table import Table
-from stillroom.verifiers import Task, verifier
+from stillroom.verifiers import Task, key_of, verifier
 from stillroom.verifiers.canaries import MOST_FIRST, Canaries
 from stillroom.verifiers.cascade import Alone, Cascade, Sturdy
 from stillroom.verifiers.cascade import Stage as Opened
@@ -102,7 +102,7 @@ class Verify(Step):
             return {"judge": self.judge.identity()}
         if self.cascade:
             return {"cascade": [stage.identity() for stage in self.cascade]}
-        return {"by": RULES.get(str(self.by), self.by)}
+        return {"by": key_of(str(self.by))}
 
     def bind(self, models: Mapping[str, ModelSpec]) -> Self:
         """Replace the judge's role."""
