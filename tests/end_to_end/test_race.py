@@ -92,6 +92,20 @@ def test_a_race_ends_reports_and_goes_on_after_a_kill(folder, capsys):
     assert results(folder) == first
     assert (folder / "report.md").read_text() == report
 
+    # As the stage of a search it is the same race: nothing is trained for it.
+    (folder / "search.yaml").write_text("base: base.yaml\nstages: [study.yaml]\nrule: cheapest\n")
+    capsys.readouterr()
+    searching = command(folder, "search")
+    searching[1] = str(folder / "search.yaml")
+    main([*searching, "--out", str(folder / "searched")])
+    said = capsys.readouterr().out
+    assert "4 found, 0 to train" in said
+    (stage,) = json.loads((folder / "searched" / "results.json").read_text())["stages"]
+    assert stage["promoted"] == "one"
+    assert "one wins" in (folder / "searched" / "report.md").read_text()
+    raced = folder / "searched" / stage["stage"] / "results.json"
+    assert json.loads(raced.read_text())["winner"] == "one"
+
     main([*command(folder, "promote"), first["winner"]])
     promoted = yaml.safe_load((folder / "promoted.yaml").read_text())
     # The recipe of the last scale: what smaller scales changed is not in it.

@@ -103,6 +103,18 @@ def test_a_scale_that_does_not_fit_the_recipe_is_refused(tmp_path, old, new, wor
         recipes_of(study(old, new), beside=tmp_path)
 
 
+def test_a_search_takes_no_ranks_from_a_race(tmp_path):
+    from stillroom.study.search import load_search
+
+    (tmp_path / "race.yaml").write_text(STUDY)
+    file = tmp_path / "search.yaml"
+    file.write_text("base: base.yaml\nstages: [race.yaml]\n")
+    assert load_search(file).stages[0].study == "race.yaml"
+    file.write_text("base: base.yaml\nstages: [{study: race.yaml, ranks: math.mix.rank}]\n")
+    with pytest.raises(RecipeError, match="which is a race: arms that leave early are in no order"):
+        load_search(file)
+
+
 def compared(means, half):
     def compare(a, b):
         value = means[a] - means[b]
