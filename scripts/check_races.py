@@ -1,6 +1,6 @@
 """Measure whether races keep their promise, and what they save; write the table of docs/racing.md.
 
-Usage: python scripts/check_races.py [--races 1000] [--write]
+Usage: python scripts/check_races.py [--races 500] [--write]
 
 Students of known difference are simulated on a logistic scale: questions of different difficulty, a
 taste of each arm for each question, noise of each training run, and noise that all arms of a seed
@@ -183,7 +183,7 @@ def measure(world: World, races: int) -> list[str]:
 def main() -> None:
     """Print the table, and write it into the page if told to."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--races", type=int, default=1_000)
+    parser.add_argument("--races", type=int, default=500)
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
     header = [

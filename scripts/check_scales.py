@@ -5,8 +5,9 @@ Usage: python scripts/check_scales.py [--write]
 The numbers are means over the paper's eight development benchmarks, in percent, one run each. Small
 scales: the evaluations that the authors published for each run (Hugging Face data sets
 mlfoundations-dev/RUN_SCALE_eval_*). Large ones: tables of arXiv 2506.04178, at 31,600 rows, but for
-`d1_math_all_large` (63,200); `d1_math_all` is taken to be the row "Random" there. Three more runs at
-10,000 rows are left out, because their large scores are not published. Rules are those of `stillroom.study.elimination`.
+`d1_math_all_large` (63,200); `d1_math_all` is taken to be the row "Random" there. Three more runs
+at 10,000 rows are left out, because their large scores are not published. Rules are those of
+`stillroom.study.elimination`.
 """
 
 import argparse

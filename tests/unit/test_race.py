@@ -258,6 +258,7 @@ def test_arms_that_cannot_be_told_apart_are_all_named():
     assert "a and b cannot be told apart" in outcome(raced)[0].replace("b and a", "a and b")
     # Seeds of one scale are trained once: 9 small ones, then 2 arms of 6.
     assert spent(raced).students == 9 + 12
+    assert [len(added.sat) for added in raced.results] == [9, 6, 6]
 
 
 def test_arms_that_differ_by_less_than_matters_end_early_and_the_cheapest_wins(monkeypatch):

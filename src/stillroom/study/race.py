@@ -7,8 +7,8 @@ depends on the clock or on what was killed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,6 +53,16 @@ class Ran:
     left: tuple[str, ...]
     result: Result
 
+    def without(self, known: Set[str | None]) -> Result:
+        """Return the result without students that are known, and without what was built for them.
+
+        Rounds of one scale go on with the same students.
+        """
+        sat = [one for one in self.result.sat if one.student and one.student not in known]
+        places = {(one.arm, one.seed) for one in sat}
+        built = {place: steps for place, steps in self.result.built.items() if place in places}
+        return replace(self.result, sat=sat, built=built)
+
 
 @dataclass(frozen=True)
 class Raced:
@@ -75,6 +85,16 @@ class Raced:
     left: tuple[str, ...]
     winner: str | None
     asked: Mapping[str, int]
+
+    @property
+    def results(self) -> list[Result]:
+        """What each round added: students that no round before it had."""
+        known: set[str | None] = set()
+        added = []
+        for ran in self.rounds:
+            added.append(ran.without(known))
+            known |= {sat.student for sat in added[-1].sat}
+        return added
 
 
 def race_of(study: Study) -> Race:

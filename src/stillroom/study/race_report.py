@@ -227,10 +227,8 @@ def _promise(raced: Raced) -> str:
 
 def _rounds(raced: Raced) -> list[Block]:
     rows = []
-    known: set[str | None] = set()
-    for ran in raced.rounds:
-        students = {s.student for s in ran.result.sat if s.student} - known
-        known |= students
+    for ran, added in zip(raced.rounds, raced.results, strict=True):
+        students = {sat.student for sat in added.sat if not sat.failed}
         lost = [one.arm for one in ran.look.lost] if ran.look else []
         rows.append(
             [

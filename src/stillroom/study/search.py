@@ -406,7 +406,7 @@ def _blocks(search: Search, stages: Sequence[Stage]) -> list[Block]:
 
 def _results(stage: Stage) -> list[Result]:
     if stage.raced:
-        return [ran.result for ran in stage.raced.rounds]
+        return stage.raced.results
     return [stage.mixed.random, stage.result] if stage.mixed else [stage.result]
 
 
