@@ -1,7 +1,7 @@
 """Students per hour: one by one, two at a time, many in one process, compiled, and by TRL.
 
     python benches/lab/students.py                      # every way, a full student each
-    python benches/lab/students.py --ways "trl packed,alone,two processes" --steps 100
+    python benches/lab/students.py --ways "trl packed;alone;two processes" --steps 100
 
 Every way trains the base student (0.46M parameters) on the same 1,200 answers of the embedded
 teacher: the same number of optimizer steps, about the same number of tokens, the same optimizer
@@ -11,8 +11,9 @@ which see the same batches, and within 0.02 nats with TRL, which makes batches o
 and wall seconds count: of training alone, after libraries and the base model are loaded. TRL's rows
 are tokens already, so that it pays for no chat template.
 
-"students per hour" is by the clock, on an idle machine; "by CPU time" is what two cores that do
-nothing else would give if each ran such a job, and is the one to compare on a busy machine.
+"students per hour" (of so many steps) is by the clock, on an idle machine; "by CPU time" is what
+two cores that do nothing else would give if each ran such a job, and is the one to compare on a
+busy machine.
 """
 
 import argparse
@@ -265,6 +266,10 @@ def main() -> None:
     if given.child:
         print(json.dumps(child(WAYS[given.child], given.folder, given.steps)))
         return
+    names = [part.strip() for part in given.ways.split(";")]
+    for name in names:
+        if name not in WAYS:
+            parser.error(f"--ways: {name!r} is no way; expected some of {'; '.join(WAYS)}")
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
@@ -272,7 +277,7 @@ def main() -> None:
             prepare(folder)
         found: dict[str, Any] = {}
         print(f"{'':24} {'loss':>7} {'CPU s':>7} {'tokens':>9} {'per hour':>9} {'by CPU time':>12}")
-        for name in [part.strip() for part in given.ways.split(";")]:
+        for name in names:
             one = measure(name, folder, given.steps)
             if isinstance(one, str):
                 print(f"{name:24} failed: {one}", flush=True)
