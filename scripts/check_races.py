@@ -96,7 +96,7 @@ def race(world: World, rng: np.random.Generator, tally: Tally) -> None:
     close: list[int] = []
     trained: dict[tuple[int, int], int] = {}
     by: dict[int, dict[str, list[float]]] = {rows: {} for rows in scales}
-    # The best arm must not shrink by more than the margin against any other: else it is not held.
+    # The best arm must be behind no other by more than the margin at the small scale.
     kept = all(
         (true[rows][list(tops)][:, None] - true[rows][None] >= -world.margin).all()
         for rows in scales

@@ -11,7 +11,7 @@ Why this holds. Take one arm that is truly the best at the last scale. With K - 
 rounds there are (K - 1) R intervals that speak of it, and with probability 1 - a all of them hold
 the truth (Bonferroni: whatever the dependence, whichever arms are left, whenever the race stops).
 Then it never leaves: it would be worse than another arm by more than the margin, which it is not
-at the last scale, and at a smaller one not if differences shrink by no more than the margin. And a
+at the last scale, and at a smaller one not if the margin is as wide as said. And a
 close arm is within what matters of it, because it is among the arms that the close one was compared
 with. The level is spent in equal parts over the rounds, which is set before the race: exact
 boundaries of group sequential tests are a little less strict, but they suppose many degrees of
@@ -102,7 +102,7 @@ def look(outcomes: Outcomes, rule: Rule, noise: Noise, *, margin: float, last: b
         outcomes: All grades of the round's scale so far, of two arms or more.
         rule: What was set beforehand.
         noise: Of training, from all arms that ran at this scale.
-        margin: How much differences may shrink from here to the last scale, 0 to 1.
+        margin: How far the best arm of the last scale may be behind another one here, 0 to 1.
         last: Whether this is the last scale, the one that the question is about.
     """
 
@@ -126,7 +126,7 @@ def judge(
         means: Arm to mean; two or more.
         compare: Returns the first arm minus the second, with the interval of the rule's level.
         rule: What was set beforehand.
-        margin: How much differences may shrink from here to the last scale, 0 to 1.
+        margin: How far the best arm of the last scale may be behind another one here, 0 to 1.
         last: Whether this is the last scale.
     """
     mean = dict(sorted(means.items(), key=lambda item: -item[1]))

@@ -155,8 +155,8 @@ def _left(ran: Ran) -> str:
     text = f"Out in round {ran.round.number} ({ran.round.words}): {names}"
     if ran.margin:
         text += (
-            f", on the assumption that no difference shrinks by more than {points(ran.margin)} "
-            "points from there to the last scale"
+            ", on the assumption that the best arm of the last scale is behind no other here by "
+            f"more than {points(ran.margin)} points"
         )
     return text + "."
 

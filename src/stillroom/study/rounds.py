@@ -106,8 +106,8 @@ class Race(BaseModel):
         scales: From small to large; the last one is the study's own size.
         confidence: Chance, 0 to 1, that the best arm stays in to the end and that a winner, if one
             is named, is the best or within the study's `matters` of it.
-        margin: How much a difference between two arms may shrink from a smaller scale to the last
-            one, 0 to 1: an arm leaves at a smaller scale only if it is worse by more. A race cannot
+        margin: How far the arm that is the best at the last scale may be behind another one at a
+            smaller scale, 0 to 1: an arm leaves there only if it is worse by more. A race cannot
             check it, because what would show it is not run.
     """
 
