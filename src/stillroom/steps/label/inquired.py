@@ -16,7 +16,16 @@ from pydantic import Field
 from stillroom.errors import ModelError
 from stillroom.models.chat import Message
 from stillroom.models.ledger import Ledger
-from stillroom.models.structured import TRIES, Form, Inquiry, Outcome, ask, outcomes, schema_of
+from stillroom.models.structured import (
+    TRIES,
+    Form,
+    Inquiry,
+    Outcome,
+    ask,
+    outcomes,
+    read_form,
+    schema_of,
+)
 from stillroom.rows import Schema, content_id
 from stillroom.steps.asking import bound, estimate, estimate_at_most, purchase, role, sampling
 from stillroom.steps.base import Calls, ModelSpec, Runtime, Shardwise, Tick
@@ -28,6 +37,8 @@ WHY = {
     "filtered": "a content filter cut the reply off",
     "failed": "the request failed",
 }
+
+HELD = "a text holds a reply in the form that the model is asked for, so it was not shown"
 
 
 class Reasons:
@@ -49,7 +60,8 @@ class Inquired(Measure):
     """What such measures share.
 
     A reply that cannot be read is asked for again, up to ``tries`` times in all, each try bought
-    once. With several votes the value is the mean of those that could be read.
+    once. With several votes the value is the mean of those that could be read. A text that holds a
+    reply in the form that the model is to fill in is not shown to it, and has no value.
 
     Attributes:
         model: Role of the model in the recipe's ``models``.
@@ -102,7 +114,7 @@ class Inquired(Measure):
 
     def identity(self) -> dict[str, Any]:
         """Let the wording of the prompts, and the form, enter the key."""
-        wording = content_id(*map(prompt, self.prompts()), schema_of(self.form()))
+        wording = content_id(*map(prompt, self.prompts()), schema_of(self.form()), "guarded")
         return {**super().identity(), "wording": wording}
 
     @abstractmethod
@@ -113,9 +125,21 @@ class Inquired(Measure):
         spec = bound(self.model)
         drawn, form = sampling(spec, temperature=self.TEMPERATURE), self.form()
         for row in frame.iter_rows(named=True):
+            if self._holds_reply(row):
+                continue
             messages = self.messages(row)
             for vote in range(self.votes):
                 yield Inquiry(spec.name, messages, drawn, form, vote, self.tries)
+
+    def _holds_reply(self, row: Mapping[str, Any]) -> bool:
+        """Tell whether a text holds the form filled in: a model that quotes it would decide so."""
+        texts = [row[name] for name in self.reads() if isinstance(row[name], str)]
+        return any(
+            read_form(said, self.form()) is not None
+            for text in texts
+            if "{" in text
+            for said in (text, text.replace('\\"', '"'))
+        )
 
     @contextlib.contextmanager
     def prepare(self, frames: Frames, rt: Runtime, tally: Counter[str]) -> Iterator[Shardwise]:
@@ -141,7 +165,12 @@ class Inquired(Measure):
     ) -> pl.DataFrame:
         known = outcomes(self._inquiries(frame), ledger)
         rows: list[tuple[float | str | None, ...]] = []
-        while votes := list(islice(known, self.votes)):
+        for row in frame.iter_rows(named=True):
+            if self._holds_reply(row):
+                tally[HELD] += 1
+                rows.append((None,) * len(self.adds()))
+                continue
+            votes = list(islice(known, self.votes))
             forms = [vote.value for vote in votes if vote.value is not None]
             if forms:
                 means = map(fmean, zip(*map(self.values, forms), strict=True))

@@ -7,6 +7,7 @@ from stillroom.models.chat import Message
 from stillroom.models.structured import Form
 from stillroom.steps.asking import bound, conversation
 from stillroom.steps.label.inquired import Inquired, prompt
+from stillroom.text.quoting import quoted
 
 
 class Judgement(Form):
@@ -47,11 +48,9 @@ class Solution(Inquired):
         return ("question", "answer")
 
     def messages(self, row: Mapping[str, Any]) -> tuple[Message, ...]:
-        """Show both; what they say is not looked at."""
-        before, _, rest = prompt("solution").partition("[[question]]")
-        between, _, after = rest.partition("[[answer]]")
-        text = f"{before}{row['question']}{between}{row['answer']}{after}"
-        return conversation(bound(self.model), text)
+        """Quote both."""
+        texts = {"question": row["question"], "answer": row["answer"]}
+        return conversation(bound(self.model), quoted(prompt("solution"), texts))
 
     def value(self, form: Form) -> float:
         """Return 1 for correct and 0 for incorrect."""
