@@ -213,8 +213,9 @@ def models_page() -> str:
         "\n".join(attempts),
         f"Before a request is asked again there is a pause: what `Retry-After` says, and half a "
         f"second that doubles up to {LONGEST_PAUSE_S:.0f} s, with jitter. A 429 silences its "
-        "server for everyone; a server without a connection, or with five failures in a row "
-        "while another works, is set aside and tried again with one call.",
+        "server for everyone, for four times what its answers take at most; a server without a "
+        "connection, or with five failures in a row while another works, is set aside and tried "
+        "again with one call.",
         "A request that the server judges for what it is (400, 422, moderation: `refused`; 413 or "
         "a full context: `too_long`) is not asked again. An answer that was cut (`length`) or "
         "filtered (`content_filter`) is an answer, and says so in `finish_reason`.",

@@ -14,7 +14,15 @@ from stillroom.train.trainer import Alumnus, Trained
 
 
 def sat(arm, seed, *scores, failed=None):
-    grades = {"bench": Grades(pl.DataFrame({"score": list(scores)}))} if scores else {}
+    grades = (
+        {
+            "bench": Grades(
+                pl.DataFrame({"score": list(scores), "finish_reason": "stop", "verdict": "correct"})
+            )
+        }
+        if scores
+        else {}
+    )
     return Sat(arm, seed, "key", grades=grades, failed=failed)
 
 

@@ -346,7 +346,7 @@ class Call:
                 if isinstance(replies, Dialect):
                     self._ask(job, server, replies)
                     return
-                self._came_back(job, server, replies)
+                self._came_back(job, server, replies, sent_at)
         except Exception as error:
             # Bugs too: the caller would wait for this reply for ever.
             self._end(error)
@@ -355,10 +355,11 @@ class Call:
         self._in_flight -= n
         self._pump_soon()
 
-    def _came_back(self, job: _Job, server: Server, replies: list[Reply]) -> None:
+    def _came_back(self, job: _Job, server: Server, replies: list[Reply], sent_at: float) -> None:
         """Hand over the replies of a call, and ask again for the draws that it lacks."""
         now = self._loop.time()
         self._lives(server)
+        server.took(now - sent_at)
         tokens = 0
         for request, reply in zip(job.requests, replies, strict=False):
             if isinstance(reply, Completion):
@@ -400,12 +401,14 @@ class Call:
         now = self._loop.time()
         self._last_fault = f"{server.url}: {fault.message}"
         self._model.budgets[1].spend(-job.guess)
-        pause_s = self._pause_s(fault, job.pauses)
+        refused = fault.kind == "rate_limited"
+        most_s = server.longest_refusal_s if refused else LONGEST_PAUSE_S
+        pause_s = self._pause_s(fault, job.pauses, most_s)
         if fault.kind in ("rate_limited", "overloaded"):
             server.limit.refused(now, sent_at=sent_at)
         elif fault.kind == "timeout":
             server.limit.lost(now, sent_at=sent_at)
-        if fault.kind == "rate_limited":
+        if refused:
             self._lives(server)
         else:
             server.failures += 1
@@ -428,7 +431,7 @@ class Call:
                 self._reply(request, failure)
                 self._weather(failure)
         elif fault.rule.tries is None:  # another server may be free at once
-            if fault.kind == "rate_limited":
+            if refused:
                 server.quiet_until = max(server.quiet_until, now + pause_s)
             self._pending.appendleft(job)
         else:
@@ -438,8 +441,9 @@ class Call:
         self._pending.appendleft(job)
         self._pump_soon()
 
-    def _pause_s(self, fault: Fault, pauses: int) -> float:
-        own = min(self._serving.pause_s * 2.0 ** min(pauses, 30), LONGEST_PAUSE_S)
+    def _pause_s(self, fault: Fault, pauses: int, most_s: float = LONGEST_PAUSE_S) -> float:
+        first_s = self._serving.pause_s
+        own = min(first_s * 2.0 ** min(pauses, 30), max(first_s, most_s), LONGEST_PAUSE_S)
         return (fault.after_s or 0.0) + self._jitter.uniform(0.5, 1.0) * own
 
     def _understand(

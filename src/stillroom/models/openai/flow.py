@@ -9,8 +9,8 @@ The limit follows TCP's congestion control (RFC 5681), in calls instead of segme
   server has taken as many as it was given and refused none for a quarter of a second, up to 1,024:
   a refusal comes at once, an answer after seconds, in which the server would stand half idle;
 - after that it grows by the 32nd part of the user's bound per round;
-- a refusal (429, 503, 529) takes a twentieth of it: nothing is lost by one but its way there and
-  back;
+- a refusal (429, 503, 529) takes a twentieth of it and one call: nothing is lost by one but its
+  way there and back;
 - a timeout cuts it to half: the work was lost;
 - three rounds in which more calls at once brought no more work, so that they only waited longer,
   take it back to where the most work was seen.
@@ -115,17 +115,19 @@ class Limit:
 
     def refused(self, now: float, *, sent_at: float) -> None:
         """Take note of a call that the server had no room for."""
-        self._cut(CUT_WHEN_REFUSED, now, sent_at)
+        # One call less besides: a small limit would else grow by more than it was cut, and leave
+        # no room for who comes later.
+        self._cut(CUT_WHEN_REFUSED, now, sent_at, less=1)
 
     def lost(self, now: float, *, sent_at: float) -> None:
         """Take note of a call that got no answer in time."""
         self._cut(CUT_WHEN_LOST, now, sent_at)
 
-    def _cut(self, factor: float, now: float, sent_at: float) -> None:
+    def _cut(self, factor: float, now: float, sent_at: float, *, less: int = 0) -> None:
         if sent_at < self._cut_at:
             return  # it was on its way before the last cut, and says nothing of the limit since
         self._cut_at, self._fast, self._round = now, False, None
-        self.value = max(1.0, self.value * factor)
+        self.value = max(1.0, self.value * factor - less)
         self._best_value = min(self._best_value, self.value)
 
     def _weigh(self, rate: float) -> None:
@@ -179,6 +181,7 @@ class Server:
         failures: Calls since the last answer that brought none, by no fault of theirs.
         outages: How often in a row it was set aside.
         answered: Whether it has ever sent an HTTP response.
+        usual_s: What a call takes that is answered, smoothed; infinite before the first.
     """
 
     url: str
@@ -189,6 +192,7 @@ class Server:
     failures: int = 0
     outages: int = 0
     answered: bool = field(default=False)
+    usual_s: float = math.inf
 
     @property
     def free(self) -> int:
@@ -204,6 +208,21 @@ class Server:
         """Ask it nothing for a while, and then one call."""
         self.outages += 1
         self.aside_until = until
+
+    def took(self, seconds: float) -> None:
+        """Take note of how long an answer took."""
+        if self.usual_s == math.inf:
+            self.usual_s = seconds
+        self.usual_s += (seconds - self.usual_s) / 16
+
+    @property
+    def longest_refusal_s(self) -> float:
+        """How long to be silent after a refusal at most.
+
+        Room comes and goes within the time of an answer. Who waited for many of these would find
+        that others had taken all of it, as often as it came.
+        """
+        return 4 * self.usual_s
 
     def lives(self) -> None:
         """Take note of a proper answer."""
