@@ -271,7 +271,7 @@ def serving(command: list[str]) -> Iterator[str]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            yield process.stdout.readline().partition(";")[0]
+            yield process.stdout.readline().partition(";")[0].strip()
         finally:
             process.kill()
 
