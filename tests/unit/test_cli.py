@@ -15,6 +15,16 @@ def stillroom(*arguments: str, cwd: str | None = None) -> subprocess.CompletedPr
     )  # fmt: skip
 
 
+def test_core_install_needs_no_package_of_an_extra():
+    absent = "numpy", "scipy", "torch", "transformers", "pyarrow", "datasets"
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({absent}))\n"
+        "from stillroom.cli import cli\n"
+        "for name in cli.list_commands(None): assert cli.get_command(None, name), name"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_help_imports_nothing_heavy():
     code = (
         "import sys; from stillroom.cli import cli; from click.testing import CliRunner; "

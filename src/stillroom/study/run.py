@@ -45,10 +45,10 @@ from stillroom.store.digest import column_digest, value_digest
 from stillroom.store.store import Store, disk_errors
 from stillroom.store.table import Table
 from stillroom.study.arms import NoSuchPlace, change
-from stillroom.study.clean import suspects_among
 from stillroom.study.form import Study
 from stillroom.study.rows import Budget, Drawn, draw
 from stillroom.study.seals import Opening, openings
+from stillroom.study.suspects import suspects_among
 from stillroom.train.proxy import Proxy, group_size
 from stillroom.train.trainer import (
     Alumnus,
