@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from stillroom.evaluate.grade import Exam, Grades, exam_of, grade
 from stillroom.models.chat import Completion, Request
 from stillroom.models.ledger import Ledger
@@ -18,12 +20,14 @@ Says = Callable[[str, int], str]
 
 
 def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
-    """Write rows as JSON Lines or CSV, by the ending."""
+    """Write rows as JSON Lines, CSV or Parquet, by the ending."""
     if path.suffix == ".csv":
         with path.open("w", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
+    elif path.suffix == ".parquet":
+        pl.DataFrame(rows).write_parquet(path)
     else:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path

@@ -128,6 +128,58 @@ def test_gpqa_with_a_bad_row_is_refused(tmp_path, change, words):
         sit_known(tmp_path, "gpqa_diamond", rows, always("A"), ending="csv")
 
 
+def pro(n, right, n_options=10):
+    """Make an item as MMLU-Pro has it; its right option begins with a blank, as there."""
+    options = [f"choice {n}-{place}" for place in range(n_options)]
+    options["ABCDEFGHIJ".index(right)] = f" choice {n}-right"
+    return {
+        "question_id": n, "question": f"Question {n}? ", "options": options, "answer": right,
+        "answer_index": "ABCDEFGHIJ".index(right), "cot_content": "", "category": "law",
+        "src": "ori_mmlu-law",
+    }  # fmt: skip
+
+
+PRO = [*(pro(n, right) for n, right in enumerate("ABCDEFGHIJ")), pro(10, "C", 3)]
+
+
+def test_mmlu_pro_has_ten_letters_and_every_one_of_them_can_be_right(tmp_path):
+    seen = []
+
+    def knows(question, draw):
+        seen.append(question)
+        n = question.split("Question ")[1].split("?")[0]
+        (letter,) = [x for x in "ABCDEFGHIJ" if f"\n{x}) choice {n}-right" in question]
+        return f"The answer is ({letter})."
+
+    grades = sit_known(tmp_path, "mmlu_pro", PRO, knows, ending="parquet")
+    assert (grades.table.height, grades.accuracy, grades.notes) == (11, 1.0, ())
+    assert "\nJ) choice 0-9\n" in seen[0] + "\n"
+    assert seen[0].startswith("Problem: Question 0?\n\nOptions:\nA) choice 0-right\nB) choice 0-1")
+    exam = exam_of("mmlu_pro", None)
+    assert (exam.repeats, exam.temperature) == (1, 0.0)
+
+
+def test_mmlu_pro_by_one_letter_is_worth_how_often_it_is_right_and_silence_nothing(tmp_path):
+    for letter, right in {"C": 2, "J": 1}.items():
+        (tmp_path / letter).mkdir()
+        grades = sit_known(tmp_path / letter, "mmlu_pro", PRO, always(letter), ending="parquet")
+        assert grades.accuracy == right / 11
+    (tmp_path / "none").mkdir()
+    silent = sit_known(tmp_path / "none", "mmlu_pro", PRO, lambda q, d: "A good question.")
+    assert (silent.accuracy, set(silent.table["verdict"])) == (0.0, {"unparsed"})
+
+
+def test_mmlu_pro_leaves_repeated_items_out_and_refuses_a_letter_that_no_option_has(tmp_path):
+    again = {**PRO[3], "options": PRO[3]["options"][::-1], "answer": "G"}
+    grades = sit_known(tmp_path, "mmlu_pro", [*PRO, again], always("D"))
+    assert grades.table.height == 11
+    assert grades.notes == ("Left out: 1 repeats_an_item.",)
+    bad = {**pro(11, "B", 4), "answer": "E"}
+    (tmp_path / "bad").mkdir()
+    with pytest.raises(SourceError, match="row 11 has 4 options and the answer E; expected"):
+        sit_known(tmp_path / "bad", "mmlu_pro", [*PRO, bad], always("D"))
+
+
 # --- packed tests ---------------------------------------------------------------------------------
 
 

@@ -17,6 +17,8 @@ from stillroom.rows import Shape
 from stillroom.steps.base import Runtime
 from stillroom.steps.source.files import Broken, Record
 from stillroom.steps.source.source import Source
+from stillroom.text.answers import choice_letter
+from stillroom.verifiers.choice import LETTERS
 
 NOT_SAT = "not_sat"
 """Why rows that ``where`` leaves out are not there."""
@@ -140,12 +142,12 @@ class Items(Source):
 
     def _asked(self, record: Record) -> tuple[str, ...]:
         """Return what makes an item: its question, and its options whatever their order."""
-        question = next((record[n] for n in self.question if record.get(n) is not None), "")
+        question = _first(record, self.question) or ""
         options: list[str] = []
         if self.options and self.options.right:
             options = [str(record.get(n)) for n in (self.options.right, *self.options.wrong)]
         elif self.options and self.options.listed:
-            options = [str(option) for option in record.get(self.options.listed) or ()]
+            options = [str(option).strip() for option in record.get(self.options.listed) or ()]
         return (str(question).strip(), *sorted(options))
 
     def _shuffled(
@@ -189,5 +191,16 @@ class Items(Source):
                     f"{self.name}: row {number} has {options!r:.80} in {column!r}; expected a list "
                     "of 2 to 10 options. Repair the file."
                 )
-            question = next((record[n] for n in self.question if record.get(n) is not None), "")
-            yield {**record, self.question[0]: worded(str(question).strip(), options)}
+            texts = [str(option).strip() for option in options]
+            letter = choice_letter(str(_first(record, self._reference_columns) or ""))
+            if letter and letter not in LETTERS[: len(texts)]:
+                raise SourceError(
+                    f"{self.name}: row {number} has {len(texts)} options and the answer {letter}; "
+                    "expected the letter of one of them. Repair the file."
+                )
+            question = _first(record, self.question) or ""
+            yield {**record, self.question[0]: worded(str(question).strip(), texts)}
+
+
+def _first(record: Record, names: Sequence[str]) -> object:
+    return next((record[name] for name in names if record.get(name) is not None), None)
