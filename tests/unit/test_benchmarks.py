@@ -4,8 +4,10 @@ import base64
 import json
 import os
 import random
+import shutil
 import zlib
 from collections import Counter
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
@@ -14,10 +16,10 @@ from hypothesis import strategies as st
 from tests.judges import honest
 from tests.sittings import boxed, program, sit, sit_known, write
 
-from stillroom.benchmarks.registry import Only, benchmarks, expand
+from stillroom.benchmarks.registry import Only, benchmarks, expand, local_copies
 from stillroom.errors import SetupError, SourceError
 from stillroom.evaluate.forms import LeftOut, codeelo, codeforces, jeebench, livecodebench
-from stillroom.evaluate.grade import exam_of
+from stillroom.evaluate.grade import exam_of, names_of
 from stillroom.evaluate.items import Items
 from stillroom.evaluate.options import Choice, ordered
 from stillroom.evaluate.packed import read_pack, read_pickled_text
@@ -397,6 +399,146 @@ def test_codeelo_is_called_what_it_is(tmp_path, sandbox):
     grades = sit_known(tmp_path, "codeelo", [row], lambda q, d: program("print(input())"))
     assert grades.accuracy == 1.0
     assert "a rate of passed samples" in grades.notes[0]
+
+
+# --- olympiads ------------------------------------------------------------------------------------
+
+ADD_GRADER = """
+#include "add.h"
+#include <cstdio>
+int main() { int a, b; scanf("%d%d", &a, &b); printf("OK\\n%d\\n", add(a, b)); }
+"""
+# One less than expected is worth half.
+ADD_CHECKER = """
+#include <fstream>
+#include <iostream>
+int main(int, char** names) {
+  std::string ok; int expected, got;
+  std::ifstream(names[2]) >> ok >> expected;
+  std::ifstream(names[3]) >> ok >> got;
+  std::cout << (got == expected ? 1.0 : got == expected - 1 ? 0.5 : 0.0);
+}
+"""
+GRADERS = [
+    ["graders/grader.cpp", ADD_GRADER], ["graders/add.h", "int add(int a, int b);\n"],
+    ["graders/grader_config.json", "{}"], ["graders/empty.h", ""],
+]  # fmt: skip
+IOI_TESTS = {"0-01": (1, 1), "1-01": (2, 3), "1-02": (4, 4), "2-01": (50, 50), "3-01": (-7, 2)}
+
+
+def subtask(task, number, points, names, **more):
+    """Make a row as open-r1/ioi has it."""
+    return {
+        "year": 2024, "name": task.title(), "id": task, "day": "day1",
+        "subtask": f"{number:02}-some", "statement": f"Add two numbers, task {task}.",
+        "score": points, "time_limit": 1.0, "memory_limit": 256 << 20, "score_precision": 2,
+        "task_type": "Batch", "test_names": names, "starting_code": "int add(int a, int b) {\n}",
+        "grader_files": GRADERS, "problem": "You are an expert", **more,
+    }  # fmt: skip
+
+
+def ioi_task(task, **more):
+    subtasks = [(0, ["0-01"]), (20, ["1-01", "1-02"]), (30, ["1-01", "2-01"]),
+                (50, ["1-01", "1-02", "2-01", "3-01"])]  # fmt: skip
+    return [subtask(task, n, points, names, **more) for n, (points, names) in enumerate(subtasks)]
+
+
+def ioi_tests(*tasks):
+    return [
+        {"year": 2024, "day": "day1", "problem_name": task.title(), "problem_id": task,
+         "test_name": name, "test_input": f"{a} {b}\n", "test_output": f"OK\n{a + b}\n"}
+        for task in tasks for name, (a, b) in IOI_TESTS.items()
+    ]  # fmt: skip
+
+
+def cpp(text):
+    return f"Here:\n```cpp\n{text}\n```\n"
+
+
+def sit_ioi(folder, rows, says, tests=None, repeats=1):
+    folder.mkdir(exist_ok=True)
+    places = {
+        "ioi": write(folder / "ioi.parquet", rows),
+        "ioi_tests": write(folder / "tests.parquet", tests or ioi_tests("one", "two", "checked")),
+    }
+    exam = exam_of("ioi", repeats)
+    return sit(folder, exam, says, {name: str(path) for name, path in places.items()})
+
+
+WRONG_BELOW_0 = "int add(int a, int b) { return a < 0 ? 0 : a + b; }"
+WRONG_AT_50 = '#include "add.h"\nint add(int a, int b) { return a == 50 ? 0 : a + b; }'
+ONE_LESS_BELOW_0 = "int add(int a, int b) { return a + b - (a < 0); }"
+
+
+@pytest.mark.skipif(not shutil.which("g++", path="/usr/bin"), reason="g++ is not installed")
+def test_ioi_counts_the_points_of_subtasks_and_leaves_out_what_needs_a_manager(tmp_path, sandbox):
+    seen = []
+
+    def says(question, draw):
+        seen.append(question)
+        if "task checked" in question:
+            return cpp(ONE_LESS_BELOW_0)
+        return cpp(WRONG_BELOW_0 if "task one" in question else WRONG_AT_50)
+
+    rows = [
+        *ioi_task("one"),
+        *ioi_task("talks", task_type="Communication"),
+        *ioi_task("two"),
+        *ioi_task("checked", grader_files=[*GRADERS, ["checker/checker.cpp", ADD_CHECKER]]),
+    ]
+    grades = sit_ioi(tmp_path, rows, says)
+    table = grades.table.sort("row")
+    assert table["row"].to_list() == [0, 8, 12]
+    # one: all but the last subtask, 20 + 30. two: the first alone, 20. checked: 20 + 30 + 50 / 2.
+    assert table["score"].to_list() == [0.5, 0.2, 0.75]
+    assert table["verdict"].to_list() == ["incorrect"] * 3
+    assert grades.accuracy == pytest.approx(1.45 / 3)
+    assert "Left out: 1 needs_a_manager." in grades.notes
+    assert any("share of points, over the tasks that are sat" in note for note in grades.notes)
+    assert "int add(int a, int b) {\n}" in seen[0]
+    assert "1 s, 256 MiB" in seen[0]
+    assert len(seen) == 3
+
+
+@pytest.mark.skipif(not shutil.which("g++", path="/usr/bin"), reason="g++ is not installed")
+def test_ioi_full_marks_need_every_test_and_nothing_comes_of_no_program(tmp_path, sandbox):
+    def says(question, draw):
+        return cpp("int add(int a, int b) { return a + b; }") if draw else "I do not know."
+
+    grades = sit_ioi(tmp_path, ioi_task("one")[::-1], says, repeats=2)
+    assert dict(grades.table.select("repeat", "score").rows()) == {0: 0.0, 1: 1.0}
+    assert dict(grades.table.select("repeat", "verdict").rows()) == {0: "unparsed", 1: "correct"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "tests", "words"),
+    [
+        (ioi_task("one"), ioi_tests("one")[:-1],
+         "row 0 is no ioi item: test '3-01' of 2024 one is not among the tests. Check"),
+        (ioi_task("one", grader_files=[]), None, "grader_files of 2024 one has no .*grader.cpp"),
+        (ioi_task("one", score=0), None, r"could be read \(1 no_points, 3 not_sat\)"),
+        ([{k: v for k, v in row.items() if k != "grader_files"} for row in ioi_task("one")], None,
+         "row 0 is no ioi item: 'grader_files' is missing"),
+    ],
+)  # fmt: skip
+def test_ioi_that_is_not_whole_is_refused(tmp_path, rows, tests, words):
+    with pytest.raises(SourceError, match=words):
+        sit_ioi(tmp_path, rows, lambda q, d: "", tests)
+
+
+def test_ioi_has_another_key_when_its_tests_are_others(tmp_path, monkeypatch):
+    exam = exam_of("ioi", 1)
+    assert exam.items.named() == ("ioi", "ioi_tests")
+    rows = write(tmp_path / "ioi.jsonl", ioi_task("one"))
+    seen = set()
+    for n, tests in enumerate((ioi_tests("one"), ioi_tests("one", "two"))):
+        file = write(tmp_path / f"tests{n}.jsonl", tests)
+        rt = SimpleNamespace(sources={"ioi": str(rows), "ioi_tests": str(file)})
+        seen.add(exam.items.outside(rt))
+    assert len(seen) == 2
+    monkeypatch.setenv("STILLROOM_BENCHMARKS", str(tmp_path))
+    (tmp_path / "ioi_tests.jsonl").touch()
+    assert set(local_copies(names_of([exam]))) == {"ioi", "ioi_tests"}
 
 
 # --- letters, numbers, judges ---------------------------------------------------------------------

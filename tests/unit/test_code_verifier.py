@@ -364,3 +364,144 @@ def test_tests_of_a_source_become_entries(value, form, entries):
     tests = parse_tests(value, TestForm(column="t", **form))
     assert tests.entries == entries
     assert read_tests(tests.text()) == tests
+
+
+# --- graders, checkers, points --------------------------------------------------------------------
+
+GRADER = """
+#include "twice.h"
+#include <cstdio>
+int main(){ int n; if (scanf("%d", &n) == 1) printf("secret %d", twice(n)); }
+"""
+FILES = {"grader.cpp": GRADER, "twice.h": "int twice(int n);\n"}
+TWICE = '#include "twice.h"\nint twice(int n) { return 2 * n; }'
+# Gives all for the expected number, half for one that is one beside it, and reads all three files.
+CHECKER = """
+#include "help.h"
+#include <fstream>
+#include <iostream>
+int main(int, char** names){
+  std::string word; int asked, expected, got;
+  std::ifstream(names[1]) >> asked;
+  std::ifstream(names[2]) >> word >> expected;
+  std::ifstream(names[3]) >> word >> got;
+  std::cerr << "told\\n";
+  std::cout << (got == expected ? 1.0 : near(got, expected) && asked ? 0.5 : 0.0) << std::endl;
+}
+"""
+CHECKED = {
+    "checker.cpp": CHECKER,
+    "help.h": "static bool near(int a,int b){return a-b==1||b-a==1;}",
+}
+POINTS = (
+    {"points": 10, "entries": [0, 1]}, {"points": 30, "entries": [1, 2]},
+    {"points": 60, "entries": [0, 1, 2, 3]},
+)  # fmt: skip
+
+
+def olympic(program, checker=None, limits=None, groups=POINTS):
+    entries = tuple({"stdin": f"{n}\n", "stdout": f"secret  {2 * n}\n"} for n in (1, 2, 3, 4))
+    return task(
+        program, language="cpp", kind="stdio", entries=entries, files=FILES, outputs="words",
+        checker=checker or {}, groups=groups, limits=limits or {"cpu_s": 0.5},
+    )  # fmt: skip
+
+
+def on(n, bad):
+    return TWICE.replace("return", f"if (n == {n}) {bad}; return")
+
+
+OLYMPIC = {
+    "all": (olympic(TWICE), "correct", "PPPP", 1.0),
+    "last wrong": (olympic(on(4, "return 0")), "incorrect", "PPPF", 0.4),
+    "first wrong": (olympic(on(1, "return 0")), "incorrect", "FPPP", 0.3),
+    "second wrong, first too slow": (
+        olympic(on(2, "return 0").replace("{", "{ if (n == 1) for(volatile int i=0;;i=i+1);", 1)),
+        "incorrect", "TFP-", 0.0,
+    ),  # the fourth test earns nothing by then; that the second is wrong is found out later
+    "third aborts": (olympic(on(3, "__builtin_trap()")), "incorrect", "PPC-", 0.1),
+    "too much memory once": (
+        olympic(
+            "#include <cstring>\n" + on(4, "for(;;)memset(new char[1<<24],1,1<<24)"),
+            limits={"cpu_s": 2, "memory_mib": 256},
+        ),
+        "incorrect", "PPPC", 0.4,
+    ),
+    "no function": (olympic("int other() { return 1; }"), "incorrect", "B", 0.0),
+    "checker: all": (olympic(TWICE, CHECKED), "correct", "PPPP", 1.0),
+    "checker: half of the last": (
+        olympic(on(4, "return 9"), CHECKED), "incorrect", "PPPH", 0.7,
+    ),  # 10 + 30 + 60 / 2
+    "checker: half, and nothing": (
+        olympic(on(4, "return 9").replace("{", "{ if (n == 2) return 0;", 1), CHECKED),
+        "incorrect", "PFPH", 0.0,
+    ),
+    "checker: thirds are rounded": (
+        olympic(TWICE, {"checker.cpp": '#include <cstdio>\nint main(){puts("0.33333");}'}),
+        "incorrect", "HHHH", 0.3333,
+    ),  # 3.33 + 10.00 + 20.00
+    "checker does not compile": (olympic(TWICE, {"checker.cpp": "int main("}), "error", "KKKK", None),
+    "checker says nothing": (
+        olympic(TWICE, {"checker.cpp": "int main(){}"}), "error", "KKKK", None,
+    ),
+    "checker says too much": (
+        olympic(TWICE, {"checker.cpp": '#include <cstdio>\nint main(){puts("100");}'}),
+        "error", "KKKK", None,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OLYMPIC)
+def test_code_with_a_grader_earns_points(code, name):
+    if not shutil.which("g++", path="/usr/bin"):
+        pytest.skip("g++ is not installed")
+    asked, outcome, letters, share = OLYMPIC[name]
+    (verdict,) = code.verify([asked])
+    assert verdict.outcome == outcome, verdict
+    told = json.loads(verdict.detail.partition(": ")[2] if outcome == "error" else verdict.detail)
+    assert told["tests"] == letters
+    assert told.get("share") == (share if share is None else pytest.approx(share))
+
+
+def test_code_never_meets_what_is_expected_or_the_checker(code):
+    if not shutil.which("g++", path="/usr/bin"):
+        pytest.skip("g++ is not installed")
+    # Copies whatever else lies beside it to its output, which the checker would call right.
+    looks = """
+    #include <filesystem>
+    #include <iostream>
+    int twice(int n){
+      for (auto& one : std::filesystem::recursive_directory_iterator("."))
+        std::cout << one.path().filename() << " ";
+      return 2 * n;
+    }"""
+    told = {"checker.cpp": '#include <fstream>\n#include <iostream>\nint main(int, char** n){'
+            'std::string s, all; std::ifstream in(n[3]); while (in >> s) all += s;'
+            'std::cout << (all.find("expected") + all.find("checker") == 2 * std::string::npos);}'}  # fmt: skip
+    (verdict,) = code.verify([olympic(looks, told)])
+    assert (verdict.outcome, json.loads(verdict.detail)["share"]) == ("correct", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"files": {"../x.h": "1"}}, "'../x.h' is no name for a file"),
+        ({"files": {"main.cpp": "1"}}, "'main.cpp' is no name for a file"),
+        ({"checker": {"check.cpp": "1"}}, "the checker has no checker.cpp"),
+        ({"language": "python", "files": {"x.h": "1"}}, "files are there for cpp, not for python"),
+        ({"groups": [{"points": 1, "entries": [1]}]}, "a group names entry 1"),
+        ({"groups": [{"points": 1, "entries": [-1, 0]}]}, "a group names entry -1"),
+        ({"groups": [{"points": 0, "entries": [0]}]}, "groups.0.points: Input should be greater"),
+    ],
+)
+def test_code_graders_that_make_no_sense_are_refused(fields, problem):
+    tests = {"kind": "stdio", "language": "cpp", "entries": [{"stdin": "", "stdout": ""}], **fields}
+    with pytest.raises(ValueError, match=problem):
+        read_tests(json.dumps(tests))
+
+
+def test_code_exports_cannot_say_graders_and_points():
+    entries = ({"stdin": "1", "stdout": "2"},)
+    points = Tests(kind="stdio", entries=entries, groups=({"points": 1, "entries": (0,)},))
+    with pytest.raises(ValueError, match="points"):
+        points.inputs_and_outputs()

@@ -19,6 +19,9 @@ from stillroom.errors import SourceError
 FOLDER = "STILLROOM_BENCHMARKS"
 """Environment variable: a folder of local copies, each named as its benchmark."""
 
+TESTS = "_tests"
+"""Behind a benchmark's name: the dataset of its tests, where that is another."""
+
 UNPINNED = "unpinned"
 """Stands for a revision that nobody wrote down."""
 
@@ -77,6 +80,36 @@ class Options(BaseModel):
         return self
 
 
+class Cases(BaseModel):
+    """Where the tests of a benchmark are, if they are not beside its questions.
+
+    Attributes:
+        hub: Dataset repository on the Hugging Face hub.
+        revision: A whole commit hash; null where none is known.
+        files: Which files of the repository, as a pattern.
+        file: Local files, instead of a place on the hub.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    hub: str | None = None
+    revision: str | None = Field(None, pattern=r"^[0-9a-f]{40}$")
+    files: str | None = None
+    file: str | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.hub is None) != (self.files is None) or (self.hub is None) == (self.file is None):
+            raise ValueError("expected either hub with files, or file")
+        return self
+
+    def source(self) -> dict[str, Any]:
+        """Return the fields of `source` that say where the tests are."""
+        if self.file:
+            return {"file": self.file}
+        return {"hub": self.hub, "revision": self.revision or UNPINNED, "files": self.files}
+
+
 class Sitting(BaseModel):
     """How a benchmark is sat and graded.
 
@@ -93,9 +126,12 @@ class Sitting(BaseModel):
         where: Which rows are sat, by column.
         options: Where the options of its items stand.
         tests: Where the tests of its items stand; see `tests` of the step `source`.
+        cases: Where the tests are, if another dataset has them. A local copy is named as the
+            benchmark, with ``_tests`` behind it.
         reference_in: Where in its column the known answer stands; see the step `source`.
         credit: ``letters`` gives a quarter for each right letter where several are right, not all
-            are given, and none that is given is wrong.
+            are given, and none that is given is wrong; ``points`` the share of points that a
+            program earned.
         once: Whether an item that repeats another is left out; else it is refused.
         says: What a score on it is, where that is not what its name promises.
     """
@@ -108,14 +144,15 @@ class Sitting(BaseModel):
     max_tokens: int = Field(32_768, ge=1)
     prefix: str = ""
     suffix: str = ""
-    form: Literal["livecodebench", "codeforces", "codeelo", "jeebench"] | None = None
+    form: Literal["livecodebench", "codeforces", "codeelo", "ioi", "jeebench"] | None = None
     items: int | None = Field(None, ge=1)
     files: str | None = None
     where: Mapping[str, Only] = Field(default_factory=dict)
     options: Options | None = None
     tests: Mapping[str, Any] | None = None
+    cases: Cases | None = None
     reference_in: Literal["last_boxed", "after_hashes"] | None = None
-    credit: Literal["letters"] | None = None
+    credit: Literal["letters", "points"] | None = None
     once: bool = False
     says: str | None = None
 
@@ -237,6 +274,11 @@ def read_benchmark(path: Path) -> Benchmark:
     if benchmark.file and "://" not in benchmark.file:
         beside = str(path.parent / Path(benchmark.file).expanduser())
         benchmark = benchmark.model_copy(update={"file": beside})
+    if benchmark.sitting and benchmark.sitting.cases and benchmark.sitting.cases.file:
+        beside = str(path.parent / Path(benchmark.sitting.cases.file).expanduser())
+        cases = benchmark.sitting.cases.model_copy(update={"file": beside})
+        sitting = benchmark.sitting.model_copy(update={"cases": cases})
+        benchmark = benchmark.model_copy(update={"sitting": sitting})
     return benchmark
 
 
@@ -270,4 +312,9 @@ def local_copies(names: Iterable[str]) -> dict[str, str]:
     if not folder or not Path(folder).is_dir():
         return {}
     there = {path.name.split(".")[0]: str(path) for path in sorted(Path(folder).iterdir())}
-    return {name: there[name] for name in names if name in there and name in benchmarks()}
+    known = benchmarks()
+    return {
+        name: there[name]
+        for name in names
+        if name in there and (name in known or name.removesuffix(TESTS) in known)
+    }

@@ -14,7 +14,7 @@ from stillroom.cli.options import runtime_options, sandbox_options
 from stillroom.cli.runtime import open_runtime
 from stillroom.errors import SetupError
 from stillroom.evaluate.contamination import Suspects, read_suspects
-from stillroom.evaluate.grade import Exam, Grades, exams_of, grade
+from stillroom.evaluate.grade import Exam, Grades, exams_of, grade, names_of
 from stillroom.evaluate.inspect_log import write_inspect_log
 from stillroom.run.progress import Progress
 from stillroom.run.runner import Runner
@@ -92,7 +92,7 @@ def evaluate(
     for title in COLUMNS:
         grid.add_column(title, justify="right", no_wrap=True)
     tables, notes = [], list[str]()
-    titles = [exam.name for exam in exams]
+    titles = names_of(exams)
     with open_runtime(store_path, [], models_path, sources, workers, titles) as (store, rt):
         rt = replace(rt, sandbox=sandbox, allow_unsandboxed=allow_unsandboxed)
         suspects = read_suspects(contamination, store) if contamination else None

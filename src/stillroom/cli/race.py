@@ -11,7 +11,7 @@ from rich.text import Text
 
 from stillroom.cli.runtime import open_runtime
 from stillroom.cli.teller import Teller
-from stillroom.evaluate.grade import known_benchmark
+from stillroom.evaluate.grade import known_benchmark, names_of
 from stillroom.run.progress import duration
 from stillroom.study.form import Study
 from stillroom.study.race import Ran, recipes_of, run_race
@@ -48,7 +48,7 @@ def race(
 
     recipes = recipes_of(study, beside=file.parent)
     exams = study.benchmarks.exams()
-    names = [exam.name for exam in exams]
+    names = names_of(exams)
     console = Console(highlight=False)
     every = [recipe for scale in recipes for recipe in scale.values()]
     with open_runtime(store_path, every, models_path, sources, workers, names) as (store, rt):

@@ -12,6 +12,7 @@ from stillroom.cli.runtime import open_runtime
 from stillroom.cli.study import need
 from stillroom.cli.teller import Teller
 from stillroom.errors import RecipeError
+from stillroom.evaluate.grade import names_of
 from stillroom.store.store import disk_errors, replace_text
 from stillroom.study.arms import change
 from stillroom.study.load import load_study
@@ -52,7 +53,7 @@ def search(
     console = Console(highlight=False)
     studies = preview(loaded, beside=file.parent)
     recipes = [recipe for _, arms in studies for recipe in arms.values()]
-    names = list(dict.fromkeys(name for study, _ in studies for name in study.benchmarks.develop))
+    names = names_of([exam for study, _ in studies for exam in study.benchmarks.exams()])
     folder = out or file.parent
     with open_runtime(store_path, recipes, models_path, sources, workers, names) as (store, rt):
         teller = Teller(console)
@@ -118,7 +119,7 @@ def promote(
     pair = {name: recipes[name] for name in dict.fromkeys([study.control, arm])}
     exams = study.benchmarks.exams(held)
     with open_runtime(
-        store_path, list(pair.values()), models_path, sources, workers, [e.name for e in exams]
+        store_path, list(pair.values()), models_path, sources, workers, names_of(exams)
     ) as (store, rt):
         for name in held:
             before = open_seal(store, Opening(name, study.name, arm))

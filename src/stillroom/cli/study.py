@@ -14,7 +14,7 @@ from stillroom.cli.options import runtime_options
 from stillroom.cli.runtime import open_runtime
 from stillroom.cli.teller import Teller
 from stillroom.errors import SetupError
-from stillroom.evaluate.grade import known_benchmark
+from stillroom.evaluate.grade import known_benchmark, names_of
 from stillroom.recipe.form import Recipe
 from stillroom.run.progress import duration
 from stillroom.study.form import Study
@@ -60,7 +60,7 @@ def study(
     recipes = [recipe for _, arms in _parts(file) for recipe in arms.values()]
     exams = loaded.benchmarks.exams()
     console = Console(highlight=False)
-    names = [exam.name for exam in exams]
+    names = names_of(exams)
     folder = out or file.parent
     if isinstance(loaded, Study) and loaded.race:
         from stillroom.cli.race import race
@@ -106,7 +106,7 @@ def show_plan(
     console = Console(highlight=False)
     recipes = [recipe for _, arms in parts for recipe in arms.values()]
     exams = [exam for study, _ in parts for exam in study.benchmarks.exams()]
-    names = list(dict.fromkeys(exam.name for exam in exams))
+    names = names_of(exams)
     with open_runtime(store_path, recipes, models_path, sources, workers, names) as (store, rt):
         plans = []
         for study, arms in parts:

@@ -89,7 +89,7 @@ def livecodebench(row: Row) -> Item | LeftOut:
     cases = [*read_pack(row["public_test_cases"]), *read_pack(row["private_test_cases"])]
     functional = any(case.get("testtype") == "functional" for case in cases)
     text = row["question_content"].strip()
-    limits = _limits(_LCB_SECONDS, 1024, len(cases))
+    limits = limits_of(_LCB_SECONDS, 1024, len(cases))
     if not functional:
         entries = tuple({"stdin": case["input"], "stdout": case["output"]} for case in cases)
         tests = Tests(
@@ -133,7 +133,7 @@ def codeforces(row: Row) -> Item | LeftOut:
     seconds, memory = float(row.get("time_limit") or 2), float(row.get("memory_limit") or 256)
     tests = Tests(
         kind="stdio", entries=entries, outputs="words",
-        limits=_limits(seconds, memory, len(entries)),
+        limits=limits_of(seconds, memory, len(entries)),
     )  # fmt: skip
     samples = [(case["input"], case["output"]) for case in row.get("examples") or []]
     parts = {
@@ -162,7 +162,7 @@ def codeelo(row: Row) -> Item | LeftOut:
     memory = float(row.get("memory_limit_mb") or 256)
     tests = Tests(
         kind="stdio", entries=entries, outputs="words",
-        limits=_limits(seconds, memory, len(entries)),
+        limits=limits_of(seconds, memory, len(entries)),
     )  # fmt: skip
     parts = {
         "": f"{row.get('title') or ''}\n\nTime limit: {seconds:g} s for each test",
@@ -197,7 +197,8 @@ def jeebench(row: Row) -> Item | LeftOut:
     return Item(question, str(gold).strip())
 
 
-def _limits(seconds: float, memory_mib: float, n_tests: int) -> TestLimits:
+def limits_of(seconds: float, memory_mib: float, n_tests: int) -> TestLimits:
+    """Return the limits of a problem: of each test, and of all together."""
     whole = min(_LONGEST_S, max(30.0, seconds * n_tests))
     return TestLimits(cpu_s=seconds, memory_mib=max(_LEAST_MIB, int(memory_mib)), total_cpu_s=whole)
 

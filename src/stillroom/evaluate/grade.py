@@ -4,7 +4,8 @@ So attempts come from the ledger if they were paid for, a killed evaluation goes
 and there is one way to decide that an answer is right.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +13,7 @@ from typing import Any, Literal
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from stillroom.benchmarks.registry import Benchmark, benchmarks, read_benchmark
+from stillroom.benchmarks.registry import TESTS, Benchmark, benchmarks, read_benchmark
 from stillroom.errors import SourceError
 from stillroom.evaluate.items import NOT_SAT, Items
 from stillroom.run.runner import At, Runner
@@ -42,7 +43,8 @@ class Exam(BaseModel):
         max_tokens: Completion tokens at most, thinking included.
         prefix: Text before the question.
         suffix: Text after the question.
-        credit: ``letters``: a quarter for each right letter, where none that is given is wrong.
+        credit: ``letters``: a quarter for each right letter, where none that is given is wrong;
+            ``points``: the share of points that a program earned.
         judge: Who judges, where `verify` has a judge.
         says: What a score is, where that is not what the name promises.
     """
@@ -58,7 +60,7 @@ class Exam(BaseModel):
     max_tokens: int = Field(32_768, ge=1)
     prefix: str = ""
     suffix: str = ""
-    credit: Literal["letters"] | None = None
+    credit: Literal["letters", "points"] | None = None
     judge: ModelSpec | None = None
     says: str | None = None
 
@@ -150,8 +152,9 @@ def grade(exam: Exam, model: str, runner: Runner, path: str) -> Grades:
             notes = [*manifest.notes, *_left_out(manifest.drops), *_unreadable(exam, items)]
     attempts = at[0].table
     answered = attempts.scan(
-        "question_id", "draw", "verdict", "extracted", "finish_reason", "completion_tokens"
-    ).collect()
+        "question_id", "draw", "verdict", "extracted", "finish_reason", "completion_tokens",
+        "verdict_detail",
+    ).collect()  # fmt: skip
     wanted = items.select(pl.col("id").alias("item"), "row", "reference").join(
         pl.DataFrame({"repeat": range(exam.repeats)}, schema={"repeat": pl.Int32}), how="cross"
     )
@@ -161,7 +164,8 @@ def grade(exam: Exam, model: str, runner: Runner, path: str) -> Grades:
         how="left",
         maintain_order="left",
     ).with_columns(pl.col("verdict").fill_null("error"))
-    scored = table.with_columns(_score(table, exam).alias("score")).drop("reference")
+    scored = table.with_columns(_score(table, exam).alias("score"))
+    scored = scored.drop("reference", "verdict_detail")
     if exam.repeats > 1 and exam.temperature > 0 and _all_alike(attempts):
         notes.append(
             f"All {exam.repeats} repeats of every item are the same text: the server does not "
@@ -179,23 +183,25 @@ def _items(exam: Exam, table: Table) -> pl.DataFrame:
     Raises:
         SourceError: If there are no items, or some have nothing to be graded by.
     """
-    by_tests = exam.verify == "code"
-    known = ["tests"] if by_tests and "tests" in table.shape.columns else []
-    items = table.scan("id", "row", "reference", *known).collect()
+    column = "tests" if exam.verify == "code" else "reference"
+    known = column in table.shape.columns
+    # Tests can be gigabytes; only whether they are there is asked.
+    there = pl.col(column).is_not_null() if known else pl.lit(value=False)
+    wanted = dict.fromkeys(["id", "row", "reference", *([column] if known else [])])
+    items = table.scan(*wanted).select("id", "row", "reference", there=there).collect()
     if items.is_empty():
         raise SourceError(
             f"{exam.name}: no row of the file is an item; expected some. Check that it is the "
             "right file."
         )
-    column = "tests" if by_tests else "reference"
-    lacking = items if by_tests and not known else items.filter(pl.col(column).is_null())
+    lacking = items.filter(~pl.col("there"))
     if lacking.height:
         raise SourceError(
             f"{exam.name}: {lacking.height:,} of {items.height:,} items have no {column} to be "
             f"graded by, the first in row {lacking['row'][0]}; expected one for each. Check the "
             "file, and the column that the benchmark names."
         )
-    return items.select("id", "row", "reference")
+    return items.drop("there")
 
 
 def _left_out(drops: dict[str, int]) -> list[str]:
@@ -222,8 +228,17 @@ def _score(table: pl.DataFrame, exam: Exam) -> pl.Series:
     right = (table["verdict"] == "correct").cast(pl.Float64)
     if exam.credit is None:
         return right
+    if exam.credit == "points":
+        decided = table["verdict"].is_in(["correct", "incorrect"])
+        told = zip(decided, table["verdict_detail"], strict=True)
+        return pl.Series([_points(detail) if known else 0.0 for known, detail in told])
     given = zip(table["reference"], table["extracted"], right, strict=True)
     return pl.Series([max(float(full), _letters(ref, text)) for ref, text, full in given])
+
+
+def _points(detail: str | None) -> float:
+    """Return the share of points that a verdict tells."""
+    return float(json.loads(detail or "{}").get("share", 0.0))
 
 
 def _letters(reference: str, extracted: str | None) -> float:
@@ -289,6 +304,7 @@ def exam_of(name: str, repeats: int | None, judge: ModelSpec | None = None) -> E
         "reference": benchmark.reference or None,
         "reference_in": sitting.reference_in,
         "tests": sitting.tests,
+        "cases": sitting.cases and {**sitting.cases.source(), "as": f"{title}{TESTS}"},
         "form": sitting.form,
         "options": sitting.options,
         "where": sitting.where,
@@ -315,6 +331,11 @@ def exam_of(name: str, repeats: int | None, judge: ModelSpec | None = None) -> E
     except ValidationError as error:
         raise _bad(name, error, "sitting.verify") from None
     return exam
+
+
+def names_of(exams: Iterable[Exam]) -> list[str]:
+    """Name what a local file can stand in for, each once (``--source NAME=FILE``)."""
+    return list(dict.fromkeys(name for exam in exams for name in exam.items.named()))
 
 
 def _bad(name: str, error: ValidationError, where: str) -> SourceError:

@@ -5,17 +5,18 @@ there twice. What is left out on purpose is counted, with the reason.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from stillroom.benchmarks.registry import Only, Options
 from stillroom.errors import SourceError
-from stillroom.evaluate.forms import COLUMNS, FORMS, LeftOut
+from stillroom.evaluate import ioi
+from stillroom.evaluate.forms import COLUMNS, FORMS, Item, LeftOut
 from stillroom.evaluate.options import Choice, ordered, worded
-from stillroom.rows import Shape
+from stillroom.rows import Shape, content_id
 from stillroom.steps.base import Runtime
-from stillroom.steps.source.files import Broken, Record
+from stillroom.steps.source.files import Broken, Record, read_records
 from stillroom.steps.source.source import Source
 from stillroom.text.answers import choice_letter
 from stillroom.verifiers.choice import LETTERS
@@ -23,7 +24,7 @@ from stillroom.verifiers.choice import LETTERS
 NOT_SAT = "not_sat"
 """Why rows that ``where`` leaves out are not there."""
 
-_WITH_TESTS = ("livecodebench", "codeforces", "codeelo")
+_WITH_TESTS = ("livecodebench", "codeforces", "codeelo", "ioi")
 _SHOWN = 60  # characters of an item in messages
 
 
@@ -31,7 +32,8 @@ class Items(Source):
     """Read the items of a benchmark; the fields are those of `source`, and these.
 
     Attributes:
-        form: Reader of its rows; see `stillroom.evaluate.forms`.
+        form: Reader of its rows; see `stillroom.evaluate.forms` and `stillroom.evaluate.ioi`.
+        cases: Where the tests are, if another dataset has them.
         options: Where options stand.
         where: Which rows are items, by column.
         once: Whether an item that repeats another is left out; else it is refused, because it
@@ -41,7 +43,8 @@ class Items(Source):
     STEP: ClassVar[str] = "items"
     HEAVY: ClassVar[int] = 1 << 26
 
-    form: Literal["livecodebench", "codeforces", "codeelo", "jeebench"] | None = None
+    form: Literal["livecodebench", "codeforces", "codeelo", "ioi", "jeebench"] | None = None
+    cases: Source | None = None
     options: Options | None = None
     where: Mapping[str, Only] = Field(default_factory=dict)
     once: bool = False
@@ -53,21 +56,44 @@ class Items(Source):
             return {**value, "tests": {"column": "tests", "kind": "json"}}
         return value
 
+    @model_validator(mode="after")
+    def _with_cases(self) -> Self:
+        if (self.form == "ioi") != (self.cases is not None):
+            raise ValueError("expected form: ioi and cases together")
+        return self
+
     def identity(self) -> dict[str, Any]:
         """Leave out what is not used."""
         fields = super().identity()
+        if self.cases:
+            fields["cases"] = self.cases.identity()
         return {
             name: field
             for name, field in fields.items()
-            if field or name not in ("form", "options", "where", "once")
+            if field or name not in ("form", "options", "where", "once", "cases")
         }
+
+    def outside(self, rt: Runtime) -> str | None:
+        """Digest what is read, the tests too."""
+        if self.cases is None:
+            return super().outside(rt)
+        return content_id(super().outside(rt), self.cases.outside(rt))
+
+    def notes(self, rt: Runtime) -> list[str]:
+        """Say which commits were read, where none is pinned."""
+        return [*super().notes(rt), *(self.cases.notes(rt) if self.cases else ())]
+
+    def named(self) -> Sequence[str]:
+        """Name the source, and that of the tests."""
+        return (*super().named(), *(self.cases.named() if self.cases else ()))
 
     def check(self, shapes: Sequence[Shape]) -> Shape:
         """Allow benchmarks, which `source` refuses."""
         return Shape("questions", self.writes(shapes))
 
     def _wanted(self) -> list[str]:
-        return [*super()._wanted(), *COLUMNS.get(self.form or "", ()), *self._named_columns()]
+        columns = ioi.COLUMNS if self.form == "ioi" else COLUMNS.get(self.form or "", ())
+        return [*super()._wanted(), *columns, *self._named_columns()]
 
     def _required(self) -> list[Sequence[str]]:
         own: list[Sequence[str]] = [(name,) for name in self._named_columns()]
@@ -80,7 +106,8 @@ class Items(Source):
         return [*self.where, *(name for name in named if name)]
 
     def _records(self, rt: Runtime) -> Iterator[Record | Broken]:
-        records = self._once(self._sat(super()._records(rt)))
+        sat = self._sat(super()._records(rt))
+        records = self._once(self._tasks(list(sat), rt) if self.cases else sat)
         if self.options and self.options.right:
             return iter(self._shuffled(list(records), self.options))
         if self.options and self.options.listed:
@@ -97,7 +124,7 @@ class Items(Source):
                 )
             if not all(only.fits(record.get(name)) for name, only in self.where.items()):
                 yield Broken(NOT_SAT, b"", f"row {number}")
-            elif self.form:
+            elif self.form and self.form in FORMS:
                 yield self._read(record, number, self.form)
             else:
                 yield record
@@ -108,11 +135,17 @@ class Items(Source):
         try:
             item = FORMS[form](record)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-            raise SourceError(
-                f"{self.name}: row {number} is no {form} item: {what.splitlines()[0][:300]}. "
-                "Check that it is the right file, and whole."
-            ) from None
+            raise self._no_item(error, number) from None
+        return self._made(item, number)
+
+    def _no_item(self, error: Exception, number: int) -> SourceError:
+        what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        return SourceError(
+            f"{self.name}: row {number} is no {self.form} item: {what.splitlines()[0][:300]}. "
+            "Check that it is the right file, and whole."
+        )
+
+    def _made(self, item: Item | LeftOut, number: int) -> Record | Broken:
         if isinstance(item, LeftOut):
             return Broken(item.reason, b"", f"row {number}")
         return {
@@ -120,6 +153,40 @@ class Items(Source):
             self._reference_columns[0]: item.reference,
             **({"tests": item.tests.text()} if item.tests else {}),
         }
+
+    def _tasks(self, records: Sequence[Record | Broken], rt: Runtime) -> Iterator[Record | Broken]:
+        """Make tasks of subtasks; each stands at the place of its first subtask."""
+        rows = [record for record in records if not isinstance(record, Broken)]
+        number = -1
+        try:
+            items = ioi.read_tasks(rows, self._cases(ioi.tests_of(rows), rt))
+            for number, record in enumerate(records):
+                if isinstance(record, Broken):
+                    yield record
+                    continue
+                item = next(items)
+                if item is None:
+                    yield Broken(NOT_SAT, b"", f"row {number}")
+                else:
+                    yield self._made(item, number)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise self._no_item(error, max(number, 0)) from None
+
+    def _cases(self, wanted: set[tuple[str, str]], rt: Runtime) -> ioi.Cases:
+        """Read the tests that are wanted."""
+        assert self.cases
+        found: dict[tuple[str, str], tuple[str, str]] = {}
+        for path in self.cases._paths(rt):
+            for record in read_records(path, ioi.CASE_COLUMNS):
+                if isinstance(record, Broken):
+                    raise SourceError(
+                        f"{self.cases.name}: {record.place} cannot be read ({record.reason}); "
+                        "expected a test. Repair the file."
+                    )
+                year, task, name, given, expected = (record[n] for n in ioi.CASE_COLUMNS)
+                if (f"{year} {task}", name) in wanted:
+                    found[f"{year} {task}", name] = given, expected
+        return found
 
     def _once(self, records: Iterable[Record | Broken]) -> Iterator[Record | Broken]:
         """Find items that repeat another."""

@@ -19,12 +19,21 @@ B build         incorrect    the program does not compile
 ? missing       error        a module or tool is not in the sandbox
 U unsupported   error        the test asks for what the driver does not offer
 W wall          error        it waited longer than the clock allows, twice
+K unchecked     error        the checker of outputs does not compile, or says nothing
+H half          by points    the checker gives a part of what the test is worth
 - not run       error        the limits of the whole were used up before
 ==============  ===========  ====================================================================
 
 A program is correct if all tests passed, and incorrect if one test says so, whatever the others
 say. The detail of a verdict is JSON: ``tests`` (a letter each), and ``first``, the first trouble in
 words. What no test decided is ``error``, and its detail begins with the reason.
+
+Where groups of tests earn points, a program is correct if it earns all, and incorrect if it does
+not; the detail says the ``share`` that it earned, 0 to 1. Tests of a group that lost its points are
+not run. If points hang on a test that is undecided, so is the verdict.
+
+Outputs that a checker grades are checked in a sandbox of their own after the program has ended, so
+that it meets neither the checker nor what was expected.
 
 Not covered: a program that means to cheat. Asserts and test files run beside the program, in one
 process; only expected outputs and values stay outside.
@@ -35,8 +44,8 @@ import json
 import marshal
 import math
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from types import TracebackType
@@ -46,15 +55,18 @@ from stillroom.errors import VerifierError
 from stillroom.sandbox import Job, Limits, Result, Sandbox
 from stillroom.sandbox.processes import printable
 from stillroom.text.code import Code, Language, extract_code
-from stillroom.verifiers.code_tests import Outputs, Tests, read_tests
+from stillroom.verifiers.code_tests import CHECKER, Outputs, Tests, read_tests
 from stillroom.verifiers.verdict import Task, Verdict
 
 DRIVER = Path(__file__).parent / "code_driver.py"
 _LETTERS = {
     "passed": "P", "failed": "F", "raised": "R", "exited": "X", "cpu": "T", "memory": "M",
     "crashed": "C", "build": "B", "missing": "?", "unsupported": "U", "wall": "W", "not_run": "-",
+    "unchecked": "K", "half": "H",
 }  # fmt: skip
 _WRONG = frozenset("FRXTMCB")
+_CHECK_S = 60.0  # CPU seconds of a checker for each output
+_HUNDREDTHS = 2  # olympiads round what a group earns to so many digits
 _WORDS = {"cpu": "more CPU time than the limit", "memory": "more memory than the limit",
           "wall": "waited longer than the clock allows", "not_run": "not run"}  # fmt: skip
 _MARSHAL = "import sys,marshal;exec(marshal.loads(sys.stdin.buffer.read({size})))"
@@ -156,8 +168,14 @@ class CodeVerifier:
         undecided = runs
         for _ in range(2):  # what the clock or the sandbox ended may only have had bad luck
             results = self._sandbox.run([self._job(run, _sound(tests[run])) for run in undecided])
+            printed = {
+                run: (_sound(tests[run]), _printed(result))
+                for run, result in zip(undecided, results, strict=True)
+                if _sound(tests[run]).checker
+            }
+            checked = self._checked(printed)
             for run, result in zip(undecided, results, strict=True):
-                judged[run] = _judge(result, _sound(tests[run]))
+                judged[run] = _judge(result, _sound(tests[run]), checked.get(run, {}))
             undecided = [run for run in undecided if judged[run][0] == "again"]
             if not undecided:
                 break
@@ -196,9 +214,8 @@ class CodeVerifier:
     def _job(self, run: _Run, tests: Tests) -> Job:
         cpu_s = tests.limits.cpu_s
         total_cpu_s, patience_s = tests.limits.whole_cpu_s, tests.limits.patience_s
-        wall_s = 10 * cpu_s + 10
         task: dict[str, Any] = {
-            "kind": tests.kind, "code": tests.preamble + run.code, "cpu_s": cpu_s, "wall_s": wall_s,
+            "kind": tests.kind, "code": tests.preamble + run.code, "cpu_s": cpu_s,
             "total_cpu_s": total_cpu_s, "patience_s": min(total_cpu_s, patience_s),
             "setup": tests.setup, "function": tests.function,
         }  # fmt: skip
@@ -218,14 +235,102 @@ class CodeVerifier:
             task["tests"] = []
         else:
             task["tests"] = list(tests.entries) or [""]
-        if tool := TOOLCHAINS.get(tests.language):
-            task |= {"source": tool.source, "needs": tool.needs, "build": tool.build,
-                     "command": tool.command}  # fmt: skip
+        if tests.groups:
+            # Points are lost group by group: a test that failed tells nothing of other groups, and
+            # too much memory must end the test alone.
+            task |= {
+                "groups": [group.entries for group in tests.groups],
+                "patience_s": total_cpu_s,
+                "address_mib": tests.limits.memory_mib,
+            }
+        tool = TOOLCHAINS.get(tests.language)
+        return self._driven(task, tool, tests.files, tests.limits.memory_mib, output)
+
+    def _checked(
+        self, printed: Mapping[_Run, tuple[Tests, Mapping[int, bytes]]]
+    ) -> dict[_Run, dict[int, float]]:
+        """Let checkers grade outputs; return what they earn, 0 to 1, where the checker said so."""
+        jobs = {run: self._check(*given) for run, given in printed.items() if given[1]}
+        if not jobs:
+            return {}
+        results = dict(zip(jobs, self._sandbox.run(list(jobs.values())), strict=True))
+        found: dict[_Run, dict[int, float]] = {}
+        for run, result in results.items():
+            said = _printed(result)
+            shares = [_share(said.get(place)) for place in range(len(printed[run][1]))]
+            found[run] = {
+                number: share
+                for number, share in zip(printed[run][1], shares, strict=True)
+                if share is not None
+            }
+        return found
+
+    def _check(self, tests: Tests, printed: Mapping[int, bytes]) -> Job:
+        files = {name: text for name, text in tests.checker.items() if name != CHECKER}
+        entries = [
+            {
+                "input": tests.entries[number]["stdin"].encode("utf-8", "replace"),
+                "expected": tests.entries[number]["stdout"].encode("utf-8", "replace"),
+                "output": output,
+            }
+            for number, output in printed.items()
+        ]
+        task = {
+            "kind": "stdio", "code": tests.checker[CHECKER], "cpu_s": _CHECK_S,
+            "total_cpu_s": _CHECK_S * len(entries), "patience_s": _CHECK_S * len(entries),
+            "tests": [{"stdin": b"", "files": entry, "cap": 1 << 12} for entry in entries],
+        }  # fmt: skip
+        heavy = sum(len(text) for entry in entries for text in entry.values()) >> 20
+        checks = replace(TOOLCHAINS["cpp"], command=("./main", "input", "expected", "output"))
+        return self._driven(task, checks, files, 1024 + 2 * heavy, (1 << 18) + (len(entries) << 14))
+
+    def _driven(
+        self,
+        task: dict[str, Any],
+        tool: Toolchain | None,
+        files: Mapping[str, str],
+        memory_mib: int,
+        output: int,
+    ) -> Job:
+        """Make the job of a driver.
+
+        Args:
+            task: What it is told, without the tools.
+            tool: Of the program's language; None for Python.
+            files: What lies beside the program.
+            memory_mib: What a test may use.
+            output: Bytes that the driver may write.
+        """
+        cpu_s, total_cpu_s = task["cpu_s"], task["total_cpu_s"]
+        wall_s = 10 * cpu_s + 10
+        task["wall_s"] = wall_s
+        if tool:
+            with_it = [name for name in sorted(files) if name.endswith(".cpp")]
+            # Graders are written for the compiler's own dialect, and tell the real run by EVAL.
+            more = ["-std=gnu++17", "-DEVAL", *with_it] if files else []
+            task |= {
+                "source": tool.source,
+                "needs": tool.needs,
+                "build": [*tool.build, *more],
+                "command": tool.command,
+                "files": {name: text.encode("utf-8", "replace") for name, text in files.items()},
+            }
+        inputs = [
+            text
+            for test in task["tests"]
+            if isinstance(test, dict) and "stdin" in test
+            for text in (test["stdin"], *test.get("files", {}).values())
+        ]
+        heaviest = max((len(text) for text in inputs), default=0) >> 20
+        roomy = Limits()
         limits = Limits(
             cpu_s=total_cpu_s + cpu_s + 70,
             wall_s=2 * wall_s + 10 * total_cpu_s + 60,
-            memory_mib=tests.limits.memory_mib + (512 if tool else 0),
+            memory_mib=memory_mib + (512 if tool else 0) + 2 * (sum(map(len, inputs)) >> 20),
             output_kib=output >> 10,
+            file_mib=max(roomy.file_mib, heaviest + 1),
+            disk_mib=roomy.disk_mib + 4 * heaviest,
+            stack_mib=max(roomy.stack_mib, memory_mib) if files else roomy.stack_mib,
         )
         start = _MARSHAL.format(size=len(self._driver))
         return Job(
@@ -241,27 +346,36 @@ def _sound(tests: Tests | ValueError) -> Tests:
     return tests
 
 
-def _judge(result: Result, tests: Tests) -> tuple[str, str]:
+def _judge(result: Result, tests: Tests, checked: Mapping[int, float]) -> tuple[str, str]:
     """Turn what the driver said into ``correct``, ``incorrect``, ``error`` or ``again``."""
     letters, first = "", ""
     expected = None if tests.kind == "pytest" else max(1, len(tests.entries))
     for number, (state, words, value) in enumerate(_replies(result)):
         if number >= (expected or number + 1):
             break  # more replies than tests: the program wrote them
-        if state in ("printed", "returned"):
+        if state == "printed" and tests.checker:
+            state, words = _state_of(checked.get(number))
+        elif state in ("printed", "returned"):
             state, words = _compare(state, value, tests, number)
         if state != "passed" and not first:
             said = words or _WORDS.get(state, state)
             first = f"test {number + 1}: {said}"
         letters += _LETTERS.get(state, "?")
-    detail = json.dumps({"tests": letters, "first": first} if first else {"tests": letters},
-                        ensure_ascii=False, separators=(",", ":"))  # fmt: skip
-    if set(letters) & _WRONG:
+    told: dict[str, Any] = {"tests": letters, "first": first} if first else {"tests": letters}
+    if tests.groups:
+        earned = _earned(letters, tests, checked)
+        told |= {} if earned is None else {"share": earned}
+        wrong, right = earned is not None and earned < 1, earned == 1
+    else:
+        wrong, right = bool(set(letters) & _WRONG), set(letters) == {"P"}
+    detail = json.dumps(told, ensure_ascii=False, separators=(",", ":"))
+    if wrong:
         return "incorrect", detail
     if result.failure is not None:
         return "again", f"crashed: {result.failure}"
     if result.hit == "memory":
-        return "incorrect", json.dumps({"tests": letters + "M", "first": _WORDS["memory"]})
+        share = {"share": 0.0} if tests.groups else {}
+        return "incorrect", json.dumps({"tests": letters + "M", "first": _WORDS["memory"], **share})
     if result.hit is not None:
         return "again", f"timeout: the sandbox stopped it at its limit of {result.hit}; {detail}"
     if result.status != 0:
@@ -271,10 +385,59 @@ def _judge(result: Result, tests: Tests) -> tuple[str, str]:
         return "again", f"timeout: {detail}"
     if not letters or (expected is not None and len(letters) < expected and "?" not in letters):
         return "again", f"crashed: the driver gave {len(letters)} of {expected} results"
-    if set(letters) == {"P"}:
+    if right:
         return "correct", detail
+    if "K" in letters:
+        return "error", f"checker: {detail}"
     reason = "missing" if "?" in letters else "unsupported" if "U" in letters else "timeout"
     return "error", f"{reason}: {detail}"
+
+
+def _earned(letters: str, tests: Tests, checked: Mapping[int, float]) -> float | None:
+    """Return the share of all points, 0 to 1; None if it hangs on a test that is undecided."""
+    if letters == "B":
+        return 0.0
+    marks = {
+        number: checked[number] if letter == "H" else float(letter == "P")
+        for number, letter in enumerate(letters)
+        if letter in _WRONG or letter in "PH"
+    }
+    points = 0.0
+    for group in tests.groups:
+        known = [marks[number] for number in group.entries if number in marks]
+        if 0.0 in known:
+            continue
+        if len(known) < len(group.entries):
+            return None
+        points += round(group.points * min(known), _HUNDREDTHS)
+    return points / sum(group.points for group in tests.groups)
+
+
+def _state_of(share: float | None) -> tuple[str, str]:
+    if share is None:
+        return "unchecked", "its checker does not compile, or says nothing"
+    if share in (0.0, 1.0):
+        return ("passed", "") if share else ("failed", "the checker gives it nothing")
+    return "half", f"the checker gives it {share:g}"
+
+
+def _share(said: bytes | None) -> float | None:
+    """Read what a checker printed: the first word is what the test earns."""
+    words = (said or b"").split()
+    try:
+        share = float(words[0]) if words else math.nan
+    except ValueError:
+        return None
+    return share if 0 <= share <= 1 else None
+
+
+def _printed(result: Result) -> dict[int, bytes]:
+    """Return the outputs of programs that ran to their end, by the number of the test."""
+    return {
+        number: base64.b64decode(value)
+        for number, (state, _, value) in enumerate(_replies(result))
+        if state == "printed"
+    }
 
 
 def _replies(result: Result) -> Iterator[tuple[str, str, Any]]:

@@ -52,6 +52,7 @@ def main():
             say("missing", tool, None)
             return
     command = task.get("command")
+    put(task.get("files", {}))
     if command:
         with open(task["source"], "w", encoding="utf-8", errors="replace") as file:
             file.write(task["code"])
@@ -78,19 +79,25 @@ def main():
             return
     begin = used()
     hung = failed = 0
-    for test in tests:
+    groups = [set(group) for group in task.get("groups", ())]
+    for number, test in enumerate(tests):
         # What failed already is only told further for a while; what may pass runs to the end.
         most = task["patience_s"] if failed else task["total_cpu_s"]
-        if used() - begin > most or hung == 2:
+        lost = task.get("groups") and not any(number in group for group in groups)
+        if used() - begin > most or hung == 2 or lost:
             say("not_run", None, None)
             continue
 
         def body(test=test):
-            return execute(command) if command else KINDS[task["kind"]](task, test)
+            if command:
+                return execute(command, task.get("address_mib"))
+            return KINDS[task["kind"]](task, test)
 
         state, words, value = run_test(task, out, body, test)
         hung += state == "wall"
         failed += state not in ("passed", "printed", "returned", "wall")
+        if state not in ("passed", "printed", "returned", "wall"):
+            groups = [group for group in groups if number not in group]  # they earn nothing more
         say(state, words, value)
 
 
@@ -117,7 +124,17 @@ def used():
     return times.children_user + times.children_system
 
 
-def execute(command):
+def put(files):
+    for name, content in files.items():
+        with open(name, "wb") as file:
+            file.write(content)
+
+
+def execute(command, address_mib=None):
+    if address_mib:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (address_mib << 20, address_mib << 20))
     os.execvp(command[0], command)
 
 
@@ -127,8 +144,7 @@ def run_test(task, out, body, test=None, cap=0, cpu_s=None):
     stdio = isinstance(test, dict) and "stdin" in test
     if stdio:
         cap = test["cap"]
-        with open("stdin", "wb") as file:
-            file.write(test["stdin"])
+        put({"stdin": test["stdin"], **test.get("files", {})})
     replies, reply = os.pipe()
     prints, printed = os.pipe()
     before = used()

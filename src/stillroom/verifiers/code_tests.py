@@ -12,11 +12,13 @@ kind           entries
 ``lint``       none: the program is only read by the language's own tool
 =============  ========================================================================
 
-and, all optional, ``language``, ``preamble``, ``setup``, ``function``, ``outputs``, ``tolerance``
-and ``limits``.
+and, all optional, ``language``, ``preamble``, ``setup``, ``function``, ``outputs``, ``tolerance``,
+``files``, ``checker``, ``groups`` and ``limits``.
 """
 
 import json
+import re
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -56,6 +58,26 @@ class TestLimits(BaseModel):
         return max(30.0, 4 * self.cpu_s)
 
 
+class Group(BaseModel):
+    """Tests that earn points together, such as a subtask of an olympiad.
+
+    Attributes:
+        points: What it is worth.
+        entries: Numbers of its tests, from 0. The group earns the least of what they earn.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    points: float = Field(gt=0)
+    entries: tuple[int, ...] = Field(min_length=1)
+
+
+CHECKER = "checker.cpp"
+"""Of the files of a checker, the one that is compiled."""
+
+_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+
 class Tests(BaseModel):
     """The tests of one question.
 
@@ -72,6 +94,13 @@ class Tests(BaseModel):
             by line without blanks around, where numbers of equal value are equal.
         tolerance: How far numbers may be from the expected ones, absolutely or relative to them;
             None for exactly.
+        files: For ``cpp``: texts that lie beside the program when it is compiled, by name; those
+            that end in ``.cpp`` are compiled with it, such as a grader that calls it.
+        checker: A C++ program that grades outputs, where several are right: its files by name, with
+            ``checker.cpp`` among them. It is called with the names of three files, the input, the
+            expected output and the output, and prints what the test earns, 0 to 1.
+        groups: Which tests earn points together. The program is correct if it earns all points;
+            the detail of its verdict says which share it earned.
         limits: What the program may use.
     """
 
@@ -86,7 +115,27 @@ class Tests(BaseModel):
     function: str = Field("", pattern=r"^[\w.]*$")
     outputs: Outputs = "lines"
     tolerance: float | None = Field(None, ge=0)
+    files: Mapping[str, str] = {}
+    checker: Mapping[str, str] = {}
+    groups: tuple[Group, ...] = ()
     limits: TestLimits = TestLimits()
+
+    @model_validator(mode="after")
+    def _graded(self) -> Self:
+        if self.files and self.language != "cpp":
+            raise ValueError(f"files are there for cpp, not for {self.language}")
+        if (self.checker or self.groups) and self.kind != "stdio":
+            raise ValueError(f"a checker and groups are there for stdio, not for {self.kind}")
+        if self.checker and CHECKER not in self.checker:
+            raise ValueError(f"the checker has no {CHECKER}")
+        for name in (*self.files, *self.checker):
+            if not _FILE.fullmatch(name) or name == "main.cpp":
+                raise ValueError(f"{name[:80]!r} is no name for a file")
+        last = max((n for group in self.groups for n in group.entries), default=0)
+        first = min((n for group in self.groups for n in group.entries), default=0)
+        if self.groups and not 0 <= first <= last < len(self.entries):
+            raise ValueError(f"a group names entry {last if first >= 0 else first}")
+        return self
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -140,6 +189,8 @@ class Tests(BaseModel):
             "a tolerance": self.tolerance is not None,
             "a setup": bool(self.setup or self.preamble),
             f"a method of {name.partition('.')[0]}": "." in name,
+            "a grader or a checker": bool(self.files or self.checker),
+            "points": bool(self.groups),
             "arguments by name": any(
                 isinstance(entry, dict) and entry.get("kwargs") for entry in self.entries
             ),

@@ -232,6 +232,7 @@ class Source(Step):
         lost: list[tuple[str, str, str]] = []
         seen: Counter[str] = Counter()
         unfit: Counter[str] = Counter()
+        why: Counter[str] = Counter()
         shard = total = weight = 0
 
         def flush() -> None:
@@ -249,6 +250,7 @@ class Source(Step):
             if isinstance(record, Broken):
                 row_id = content_id(self.name, record.place, str(record.raw))
                 lost.append((row_id, record.reason, record.place))
+                why[record.reason] += 1
             else:
                 row = self._row(record, number, unfit)
                 content = content_id(
@@ -274,7 +276,9 @@ class Source(Step):
             )
         if sum(seen.values()) == 0:
             raise SourceError(
-                f"source {self.name}: none of {total:,} rows could be read. Check the format."
+                f"source {self.name}: none of {total:,} rows could be read "
+                f"({', '.join(f'{n:,} {reason}' for reason, n in sorted(why.items()))}). "
+                "Check the format."
             )
         return self.notes(rt) + [
             f"{n:,} values of the column {c} are not of type {self._type(c)}; they are null."
