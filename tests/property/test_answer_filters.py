@@ -49,7 +49,7 @@ FILTERS = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(DRAWS, FILTERS, st.integers(1, 4), st.integers(1, 12))
 def test_rows_in_are_rows_out_and_reasons_whatever_the_shards(draws, filters, questions, size):
     steps = [

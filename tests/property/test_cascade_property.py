@@ -39,7 +39,7 @@ def rule(question, reference, given):
     ]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     st.lists(TEXT, min_size=1, max_size=4),
     st.sampled_from(ORDERS),
@@ -77,7 +77,7 @@ ONE = st.tuples(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(ONE, max_size=8), st.randoms(use_true_random=False), st.booleans())
 def test_verdicts_do_not_depend_on_the_order_of_answers(answers, chance, as_reference):
     tasks = [Task(text, reference, question_id=q) for q, text, reference in answers]

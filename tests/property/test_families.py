@@ -33,7 +33,7 @@ families = st.sampled_from(sorted(FAMILIES))
 
 
 @given(family=families, place=places)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_problem_is_a_function_of_its_arguments_and_keeps_to_its_split(family, place) -> None:
     item = problem(family, **place)
     assert item == problem(family, **place)
@@ -42,7 +42,7 @@ def test_problem_is_a_function_of_its_arguments_and_keeps_to_its_split(family, p
 
 
 @given(family=families, place=places, style=st.sampled_from(STYLES), seed=st.integers(0, 10**6))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_every_trace_is_right_and_short(family, place, style, seed) -> None:
     item = problem(family, **place)
     reasoning, answer = trace(item, style, seed=seed)
@@ -60,7 +60,7 @@ def test_every_trace_is_right_and_short(family, place, style, seed) -> None:
     flaws=st.dictionaries(st.sampled_from(FLAWS), st.floats(0, 1 / 6), max_size=6),
     index=st.integers(0, 10**6),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_stream_is_addressable_and_every_flawed_question_keeps_to_its_split(
     chosen, split, seed, flaws, index
 ) -> None:
@@ -86,6 +86,5 @@ def test_plain_is_idempotent(text) -> None:
 
 
 @given(family=families, place=places, answer=st.text(max_size=60))
-@settings(deadline=None)
 def test_verifier_survives_any_text(family, place, answer) -> None:
     assert verify(problem(family, **place), answer) in (True, False)

@@ -58,7 +58,7 @@ def both(request):
         yield opened, cold
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.sampled_from(LINES[1:]), max_size=6), st.binary(max_size=20))
 def test_programs_end_the_same_way(both, lines, stdin):
     def end(sandbox):
@@ -75,7 +75,7 @@ def test_programs_end_the_same_way(both, lines, stdin):
     assert warm == cold
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(st.lists(st.sampled_from(sorted(PROGRAMS)), min_size=1, max_size=4),
        st.sampled_from(["asserts", "calls"]))  # fmt: skip
 def test_verdicts_are_the_same(both, names, kind):

@@ -74,7 +74,7 @@ def test_similarity_is_the_ratio_of_rapidfuzz_to_the_last_bit(a, b):
         assert row == (0, 0, fuzz.ratio(a, b))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(texts=likes(), items=likes(), t=st.sampled_from(THRESHOLDS), limit=st.integers(1, 4))
 def test_join_is_that_of_the_reference(texts, items, t, limit):
     wanted = indel_reference.join(texts, items, t, limit=limit)
@@ -82,7 +82,7 @@ def test_join_is_that_of_the_reference(texts, items, t, limit):
         assert indel.join(texts, items, t, limit=limit, kernels=kernels).rows() == wanted
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(texts=likes(), t=st.sampled_from(THRESHOLDS))
 def test_pairs_and_dedup_are_those_of_the_reference(texts, t):
     found = pl.concat([*indel.pairs(texts, t), next(indel.pairs(["a"], t))])

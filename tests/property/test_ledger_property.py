@@ -97,7 +97,7 @@ def test_key_is_the_same_in_every_process(hash_seed: str) -> None:
     assert there.stdout.split() == here
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(REQUESTS, COMPLETIONS | SERVED | FAILURES), max_size=12))
 def test_ledger_keeps_the_first_completion_and_the_last_failure(
     replies: list[tuple[Request, Reply]],

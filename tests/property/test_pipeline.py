@@ -37,9 +37,7 @@ STEP = st.sampled_from(
         "- decontaminate: {against: bench, ngram: 2}",
     ]
 )
-SLOW = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+SLOW = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def kitchen(folder: str, records) -> Kitchen:

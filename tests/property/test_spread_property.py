@@ -75,7 +75,7 @@ def test_long_choice_goes_on_where_a_shorter_one_ends(k):
 SPREADS = st.sampled_from(["words", "{by: vectors, model: stillroom/ngrams-1}"])
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(st.lists(WORDS, min_size=1, max_size=12), SPREADS, st.integers(0, 6))
 def test_step_keeps_a_smaller_choice_in_a_larger_one_whatever_the_order(questions, spread, n):
     records = [{"question": q, "domain": "math"} for q in questions]

@@ -1,4 +1,4 @@
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from stillroom.text.answers import extract_answer, extract_choice
@@ -51,7 +51,6 @@ def test_math_other_integer_however_written_is_incorrect(value, other, written):
     assert verdict.outcome == "incorrect"
 
 
-@settings(deadline=None)  # the first call imports Polars
 @given(
     st.lists(st.tuples(TEXTS, st.one_of(st.none(), st.text())), max_size=5),
     st.sampled_from(["choice", "exact"]),

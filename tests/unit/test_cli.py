@@ -1,10 +1,16 @@
 """The command line: what it prints, and how it ends."""
 
+import importlib.util
 import os
+import re
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
+
+from stillroom.run.doctor import EXTRAS, examine
 
 
 def stillroom(*arguments: str, cwd: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -116,6 +122,31 @@ def test_doctor_names_a_damaged_artifact_and_the_remedy(tmp_path):
     assert done.returncode == 1
     assert f"FAIL store: store/{shard.relative_to(tmp_path / 'store')}" in done.stdout
     assert f"→ rm -r {shard.parent.relative_to(tmp_path)}, and run the recipe again" in done.stdout
+
+
+def test_doctor_lists_every_extra_and_what_it_is_for():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    promised = {
+        extra: {re.split("[^A-Za-z0-9-]", wanted)[0] for wanted in packages} - {"stillroom"}
+        for extra, packages in project["optional-dependencies"].items()
+    }
+    listed = {
+        name: {module.replace("_", "-") for module in extra.modules}
+        for name, extra in EXTRAS.items()
+    }
+    assert listed == promised
+    assert all(extra.use for extra in EXTRAS.values())
+
+
+def test_doctor_tells_how_to_get_an_extra_that_is_absent(tmp_path, monkeypatch):
+    there = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "scipy" else there(name)
+    )
+    (finding,) = [f for f in examine(tmp_path / "store", None) if f.what == "extra study"]
+    assert finding.state == "absent"
+    assert finding.found == "no scipy; for `study`, `search` and `eval`"
+    assert finding.remedy == "if you need it: pip install 'stillroom[study]'"
 
 
 def test_control_characters_of_a_source_do_not_reach_the_terminal(tmp_path):

@@ -482,6 +482,13 @@ def test_code_never_meets_what_is_expected_or_the_checker(code):
     assert (verdict.outcome, json.loads(verdict.detail)["share"]) == ("correct", 1.0)
 
 
+def test_code_reads_an_input_that_is_larger_than_files_usually_may_be(code):
+    program = "import sys\nprint(len(sys.stdin.read()))"
+    entries = ({"stdin": "x" * (20 << 20), "stdout": f"{20 << 20}"},)
+    (verdict,) = code.verify([task(program, kind="stdio", entries=entries)])
+    assert verdict.outcome == "correct", verdict.detail
+
+
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [

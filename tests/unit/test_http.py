@@ -200,7 +200,7 @@ def cuts(whole: bytes, places: Sequence[int]) -> Iterator[bytes]:
     return (whole[a:b] for a, b in pairwise(ends))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     parts=st.lists(st.binary(min_size=1, max_size=50), max_size=5),
     places=st.lists(st.integers(0, 10_000), max_size=12),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.kitchen import MODELS, Kitchen, cook, drops, rows
 
@@ -131,7 +131,6 @@ class TestGroups:
         assert seen[0] == seen[1] == seen[2]
 
 
-@settings(deadline=None)
 @given(st.permutations(["1/2", "0.5", r"\frac{1}{2}", "3", "7", "2", None]))
 def test_majority_does_not_depend_on_the_order_of_draws(texts):
     answers = ["hm" if text is None else rf"\boxed{{{text}}}" for text in texts]

@@ -242,9 +242,7 @@ def test_malformed_header_entry_is_refused(tmp_path, entry):
         read_header(tmp_path / "x")
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(at=st.floats(0, 1, exclude_max=True), byte=st.integers(0, 255), cut=st.floats(0.2, 1))
 def test_damaged_weights_are_refused_or_read(plain, tmp_path, at, byte, cut):
     data = bytearray((plain / "model.safetensors").read_bytes())

@@ -327,7 +327,7 @@ def test_the_best_arm_stays_and_ties_are_not_called():
     assert sum(len(left) == 1 for left, _ in alike) <= 10
 
 
-@settings(deadline=None, max_examples=5)
+@settings(max_examples=5)
 @given(st.integers(0, 1000))
 def test_a_race_that_is_held_again_is_the_same_race(seed):
     levels = {"a": 0.0, "b": 0.4, "c": -0.6}

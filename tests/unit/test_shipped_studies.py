@@ -90,3 +90,9 @@ def test_the_proxy_search_is_planned(tmp_path, no_network, capsys):
     said = capsys.readouterr().out
     assert "2-weights-mixtures: In which proportions" in said
     assert "136 students to train in all" in said
+    # Random mixtures are not compared, so no difference can be promised of them.
+    mixtures, confirmed = said.split("2-weights-mixtures: ")[1].split("2-weights: ")
+    assert "a regression on all of them" in mixtures
+    assert "see a difference" not in mixtures
+    assert "see a difference" in confirmed.split("\n3-")[0]
+    assert "regression" not in confirmed

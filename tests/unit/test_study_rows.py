@@ -44,7 +44,7 @@ def test_as_many_rows_as_asked_for_by_seed(tables):
     assert ten.digest != other.digest
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(1, 90), st.integers(1, 90))
 def test_a_larger_budget_holds_a_smaller_one(tables, a, b):
     small, large = (draw("a", tables, Budget(n, None, True), 0).copies for n in sorted((a, b)))

@@ -52,7 +52,7 @@ def test_killed_build_goes_on_after_its_last_shard(store):
     ]  # fmt: skip
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(cut=st.integers(1, 400), rest=st.sampled_from([b"", b"\0\0\0", b"\xff{", b"7\n{}"]))
 def test_torn_journal_costs_the_shard_of_its_last_line_only(tmp_path_factory, cut, rest):
     store = store_in(tmp_path_factory.mktemp("store"))

@@ -159,6 +159,13 @@ def _print_plan(planned: StudyPlan, console: Console) -> None:
                 f"as {known} of the kind took here."
             )
         )
+    if not planned.compares:
+        console.print(
+            Text(
+                "These students are not compared with each other: a regression on all of them "
+                "proposes weights (docs/search.md)."
+            )
+        )
     if planned.detectable is not None:
         console.print(
             Text(

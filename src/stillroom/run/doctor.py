@@ -4,7 +4,7 @@ import importlib.util
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,13 +18,34 @@ from stillroom.sandbox.processes import printable
 from stillroom.store.artifact import Artifact
 from stillroom.store.store import Store, disk_errors
 
-EXTRAS = {
-    "reasoning_gym": "reasoning-gym",
-    "torch": "train",
-    "datasets": "hub",
-    "py7zr": "stackexchange",
+
+@dataclass(frozen=True)
+class Extra:
+    """An optional part of the installation.
+
+    Attributes:
+        modules: What it brings.
+        use: What it is for.
+    """
+
+    modules: tuple[str, ...]
+    use: str
+
+
+EXTRAS: Mapping[str, Extra] = {
+    "study": Extra(("scipy",), "`study`, `search` and `eval`"),
+    "train": Extra(
+        ("torch", "safetensors", "numpy"), "small students, trained here; `study` brings it"
+    ),
+    "trl": Extra(
+        ("trl", "transformers", "accelerate", "peft"), "students of any other model, `trainer: trl`"
+    ),
+    "reasoning-gym": Extra(("reasoning_gym",), "`source: gym`"),
+    "fasttext": Extra(("floret",), "`label: classifier`"),
+    "stackexchange": Extra(("py7zr",), "`source: stackexchange`"),
+    "hub": Extra(("datasets",), "reading exports with `datasets.load_dataset`"),
 }
-"""Module to the extra that brings it."""
+"""Every extra of the package."""
 
 LOW_DISK = 2e9
 """Bytes below which a run is likely to fill the disk."""
@@ -66,14 +87,15 @@ def examine(store: Path, models: Path | None) -> Iterator[Finding]:
 
 
 def _extras() -> Iterator[Finding]:
-    for module, extra in EXTRAS.items():
-        if importlib.util.find_spec(module):
-            yield Finding(f"extra {extra}", "ok", f"{module} is installed")
-        else:
+    for name, extra in EXTRAS.items():
+        lacking = [module for module in extra.modules if not importlib.util.find_spec(module)]
+        if lacking:
             yield Finding(
-                f"extra {extra}", "absent", f"{module} is not installed",
-                f"if you need it: pip install 'stillroom[{extra}]'",
+                f"extra {name}", "absent", f"no {', '.join(lacking)}; for {extra.use}",
+                f"if you need it: pip install 'stillroom[{name}]'",
             )  # fmt: skip
+        else:
+            yield Finding(f"extra {name}", "ok", f"{', '.join(extra.modules)}; for {extra.use}")
 
 
 def _sandbox() -> Iterator[Finding]:
@@ -104,7 +126,9 @@ def _models(path: Path | None) -> Iterator[Finding]:
         return
     for name in config.known():
         ok, found, remedy = config.check(name)
-        yield Finding(f"model {name}", "ok" if ok else "failed", found, remedy)
+        yield Finding(
+            f"model {name}", "ok" if ok else "failed", found.removeprefix(f"{name}: "), remedy
+        )
 
 
 def _store(root: Path) -> Iterator[Finding]:

@@ -39,6 +39,10 @@ DIGITS = 4
 """Weights are rounded, so that a person can read and copy them."""
 
 
+class RandomMixtures(Study):
+    """A study whose arms are not compared: a regression learns from all of them."""
+
+
 @dataclass(frozen=True)
 class Sources:
     """What is weighed.
@@ -217,25 +221,25 @@ def draw_weights(mixing: Mixing, sources: Sources) -> Array:
     )
 
 
-def random_study(mixing: Mixing, sources: Sources, weights: Array) -> Study:
+def random_study(mixing: Mixing, sources: Sources, weights: Array) -> RandomMixtures:
     """Return the study of the random mixtures: an arm and one seed each."""
     arms = {
         f"mixture {number}": {f"{mixing.mixtures.at}.weights": sources.branches(row)}
         for number, row in enumerate(weights, 1)
     }
     student = mixing.mixtures.student or mixing.student
-    return _study(mixing, "-mixtures", arms, seeds=1, student=student)
+    own = {"seeds": 1, "student": student, "arms": arms, "name": f"{mixing.name}-mixtures"}
+    return RandomMixtures(**{**_shared(mixing), **own})
 
 
 def confirmation(mixing: Mixing, sources: Sources, weights: Array) -> Study:
     """Return the study that compares proposed weights with those of the base."""
     proposed = {f"{mixing.mixtures.at}.weights": sources.branches(weights)}
-    return _study(mixing, "", {CONTROL: {}, PROPOSED: proposed})
+    return Study(**_shared(mixing), arms={CONTROL: {}, PROPOSED: proposed})
 
 
-def _study(mixing: Mixing, suffix: str, arms: Mapping[str, Mapping[str, Any]], **own: Any) -> Study:
-    same = {name: getattr(mixing, name) for name in Design.model_fields}
-    return Study(**{**same, **own, "name": f"{mixing.name}{suffix}", "arms": arms})
+def _shared(mixing: Mixing) -> dict[str, Any]:
+    return {name: getattr(mixing, name) for name in Design.model_fields}
 
 
 def _recipes(study: Study, name: str, base: Mapping[str, Any]) -> dict[str, Recipe]:

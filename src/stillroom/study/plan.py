@@ -11,6 +11,7 @@ from stillroom.steps.base import Runtime, Step
 from stillroom.store.digest import value_digest
 from stillroom.store.store import Store
 from stillroom.study.form import Study
+from stillroom.study.mixing import RandomMixtures
 from stillroom.study.run import replicate, settings_of
 from stillroom.study.statistics import detectable
 from stillroom.train.trainer import usual_seconds
@@ -58,8 +59,9 @@ class StudyPlan:
         training: Device seconds that such a student took before in this store, and how many there
             were; None if there was none.
         attempts: Attempts on benchmarks that students would make.
-        detectable: Benchmarks, and the smallest difference that the study would probably see, 0 to
-            1; None where a benchmark's size is not known before it is fetched.
+        detectable: The smallest difference that the study would probably see, 0 to 1; None where a
+            benchmark's size is not known before it is fetched, and where no arms are compared.
+        compares: Whether arms are compared with each other.
         planned: Arm and seed to the plan of its steps.
     """
 
@@ -70,6 +72,7 @@ class StudyPlan:
     training: tuple[float, int] | None
     attempts: int | None
     detectable: float | None
+    compares: bool
     planned: Mapping[tuple[str, int], Sequence[Planned]]
 
 
@@ -117,6 +120,7 @@ def plan_study(
     sizes = [size for _, size in exams]
     known = [size for size in sizes if size is not None]
     students = len(recipes) * study.seeds
+    compares = not isinstance(study, RandomMixtures)
     attempts = sum(exam.repeats * size * students for exam, size in exams if size is not None)
     return StudyPlan(
         arms=arms,
@@ -128,8 +132,11 @@ def plan_study(
         ),
         attempts=attempts if len(known) == len(sizes) else None,
         detectable=(
-            detectable(known, study.seeds, arms=len(recipes)) if len(known) == len(sizes) else None
+            detectable(known, study.seeds, arms=len(recipes))
+            if compares and len(known) == len(sizes)
+            else None
         ),
+        compares=compares,
         planned=planned,
     )
 
