@@ -47,7 +47,12 @@ from stillroom.text.normal import normal_form_expr
 
 LIMIT = 1.5
 TIMES = 5
-SCHEMA = {**QUESTION, "length": pl.Int64(), "lot": pl.Int64()}
+LOTS = {
+    "lot": ("take",),
+    "lot_of_source": ("take", "per source"),
+    "lot_of_top": ("keep", "length", None),
+}  # column to the purpose of its draw
+SCHEMA = {**QUESTION, "length": pl.Int64(), **dict.fromkeys(LOTS, pl.Int64())}
 
 
 def table(store: Store, n: int) -> Table:
@@ -55,7 +60,7 @@ def table(store: Store, n: int) -> Table:
     rng = random.Random(1)
     vocabulary = ["".join(rng.choices("etaoinshrdlu", k=rng.randint(2, 9))) for _ in range(5_000)]
     recent: list[str] = []
-    with store.building("source", f"{n:032}") as shop:
+    with store.building("source", content_id(n, *SCHEMA)) as shop:
         if isinstance(shop, Artifact):
             return Table(shop)
         for shard, start in enumerate(range(0, n, SHARD)):
@@ -68,11 +73,13 @@ def table(store: Store, n: int) -> Table:
                     recent = [*recent[-999:], text]
                 source = f"s{rng.randrange(8)}"
                 rows.append((content_id(i), "math", source, "mit", text, None, i, len(text)))
-            schema = {name: dtype for name, dtype in SCHEMA.items() if name != "lot"}
+            schema = {name: dtype for name, dtype in SCHEMA.items() if name not in LOTS}
             frame = pl.DataFrame(rows, schema=schema, orient="row")
-            frame = frame.with_columns(lottery(frame["id"], 42))
+            lots = [lottery(frame["id"], 42, *of).alias(name) for name, of in LOTS.items()]
             # Digests of a store know signed numbers only; the order stays.
-            frame = frame.with_columns((pl.col("lot").cast(pl.Int128) - 2**63).cast(pl.Int64))
+            frame = frame.with_columns(lots).with_columns(
+                (pl.col(name).cast(pl.Int128) - 2**63).cast(pl.Int64) for name in LOTS
+            )
             shop.write(shard, frame, rows_in=frame.height)
         artifact = shop.finish(
             version=1, fields={}, inputs=[], delta="rows", kind="questions", schema=SCHEMA,
@@ -117,14 +124,16 @@ def band(rows: pl.LazyFrame) -> pl.LazyFrame:
 
 def top(rows: pl.LazyFrame, n: int) -> pl.LazyFrame:
     """Drop all but the n longest; ties go by the draw."""
-    ordered = rows.select("id", "length", "lot").sort("length", "lot", descending=[True, False])
+    ordered = rows.select("id", "length", "lot_of_top")
+    ordered = ordered.sort("length", "lot_of_top", descending=[True, False])
     score = pl.col("length").cast(pl.Float64)
     return drops(ordered.slice(n), f"not in the top {n}", score, NO_WITNESS)
 
 
 def sample(rows: pl.LazyFrame, n: int, per: str | None = None) -> pl.LazyFrame:
     """Drop all but the first n of the draw, of all rows or of each group."""
-    ordered = rows.select("id", "lot", *([per] if per else [])).sort("lot")
+    lot = "lot_of_source" if per else "lot"
+    ordered = rows.select("id", lot, *([per] if per else [])).sort(lot)
     place = pl.int_range(pl.len())
     late = ordered.filter((place.over(per) if per else place) >= n)
     return drops(late, "not_drawn", NO_SCORE, NO_WITNESS)
@@ -143,12 +152,12 @@ def inside(rows: pl.LazyFrame) -> pl.LazyFrame:
 
 def longest(rows: pl.LazyFrame, n: int) -> pl.LazyFrame:
     """Keep the n longest."""
-    return rows.sort("length", "lot", descending=[True, False]).head(n)
+    return rows.sort("length", "lot_of_top", descending=[True, False]).head(n)
 
 
 def drawn(rows: pl.LazyFrame, n: int, per: str | None = None) -> pl.LazyFrame:
     """Keep the first n of the draw, of all rows or of each group."""
-    ordered = rows.sort("lot")
+    ordered = rows.sort("lot_of_source" if per else "lot")
     if per is None:
         return ordered.head(n)
     return ordered.filter(pl.int_range(pl.len()).over(per) < n)
@@ -198,14 +207,14 @@ def main(n: int, folder: str | None = None) -> None:
         size = sum(f.stat().st_size for f in files) / 1e9
         print(f"{n:,} questions, {size:.2f} GB of Parquet; best of {TIMES}, by the clock (CPU)")
         ids = rows.scan("id").collect()["id"]
-        print(f"{'seeded draw for all rows':20} {timed(lambda: lottery(ids, 42))[0]:.3f} s")
+        print(f"{'seeded draw for all rows':20} {timed(lambda: lottery(ids, 42, 'take'))[0]:.3f} s")
         everything = pl.scan_parquet(files)
         for label, text, query, kept in cases:
             made = step(text)
             ways = {
                 "drops": query(everything),
                 "ids": kept(everything).select("id"),
-                "rows": kept(everything).select(n for n in SCHEMA if n != "lot"),
+                "rows": kept(everything).select(n for n in SCHEMA if n not in LOTS),
             }
             took: dict[str, list[tuple[float, float]]] = {"": [], **{way: [] for way in ways}}
             for i in range(TIMES):
@@ -213,8 +222,8 @@ def main(n: int, folder: str | None = None) -> None:
                                 Runtime(load_config(), lambda: ledger))  # fmt: skip
                 took[""].append(timed(partial(runner, label, made, [At("source", rows)])))
                 for way, bare in ways.items():
-                    took[way].append(timed(partial(keep_file, bare, Path(name, way))))
-            check(runner.built[-1].artifact, *(Path(name, way) for way in ways))
+                    took[way].append(timed(partial(keep_file, bare, Path(name, f"{way}.parquet"))))
+            check(runner.built[-1].artifact, *(Path(name, f"{way}.parquet") for way in ways))
             best = {way: min(seconds) for way, seconds in took.items()}
             clock, cpu = best.pop("")
             print(f"{label:18} {clock:6.3f} s ({cpu:6.3f})", end="")

@@ -7,20 +7,21 @@ import polars as pl
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from stillroom.rows import content_id
 from stillroom.steps.sampling import beyond, divide, lottery, so_many, tiled
 
 texts = st.lists(st.one_of(st.text(max_size=50), st.integers(0, 400).map(lambda n: "é" * n)))
 SEEDS = st.integers(-(2**127), 2**127 - 1)
 
 
-@given(ids=texts, seed=SEEDS)
-@example(ids=["", "x" * 127, "x" * 128, "x" * 129, "x" * 256, "x" * 257], seed=42)
-def test_draw_is_the_keyed_hash_of_the_standard_library(ids, seed):
-    key = seed.to_bytes(16, "little", signed=True)
+@given(ids=texts, seed=SEEDS, purpose=st.lists(st.none() | st.text(max_size=9), max_size=3))
+@example(ids=["", "x" * 127, "x" * 128, "x" * 129, "x" * 256, "x" * 257], seed=42, purpose=["a"])
+def test_draw_is_the_keyed_hash_of_the_standard_library(ids, seed, purpose):
+    key = seed.to_bytes(16, "little", signed=True) + bytes.fromhex(content_id(*purpose))
     expected = [
         int.from_bytes(blake2b(i.encode(), digest_size=8, key=key).digest(), "big") for i in ids
     ]
-    assert lottery(pl.Series(ids, dtype=pl.String), seed).to_list() == expected
+    assert lottery(pl.Series(ids, dtype=pl.String), seed, *purpose).to_list() == expected
 
 
 NAMES = st.text("abcdefgh", min_size=1, max_size=2)

@@ -2,6 +2,10 @@
 
 An id is hashed with the seed, and rows are ordered by that hash. So the choice depends on the
 rows and the seed alone: not on their order, on shards, or on a library's random numbers.
+
+Draws for different purposes are independent, though their seeds are equal. Rows that won one draw
+have small numbers in it, and how small depends on what was drawn: if a mix and the sample after it
+used the same numbers, the sample would take equally from all branches, whatever their weights.
 """
 
 import sys
@@ -21,19 +25,23 @@ Amount = Annotated[int, Field(ge=0)] | Percent
 """So many rows, or such a part of them, as in ``10%``."""
 
 
-def lottery(ids: pl.Series, seed: int) -> pl.Series:
+def lottery(ids: pl.Series, seed: int, *purpose: str | None) -> pl.Series:
     """Draw a number for each id; the smallest numbers win.
 
-    The number is the keyed BLAKE2b of the id, eight bytes of it, the highest first.
+    The number is the keyed BLAKE2b of the id, eight bytes of it, the highest first. The key is the
+    seed and the hash of the purpose, 16 bytes each.
 
     Args:
         ids: Row ids.
         seed: Any integer of 128 bits.
+        purpose: What the draw decides. Draws of one purpose and seed are nested, so that the first
+            100 of all rows are the first 100 of their first 1,000; of two purposes, independent.
+            So it names all that a row's chance depends on but for how many win.
 
     Returns:
         Unsigned 64-bit numbers, in the order of the ids.
     """
-    key = seed.to_bytes(16, "little", signed=True)
+    key = seed.to_bytes(16, "little", signed=True) + bytes.fromhex(content_id(*purpose))
     numbers = pl.Series("lot", [_lottery.draw(ids.__arrow_c_stream__(), key)])
     column = pl.Array(pl.UInt64, len(ids))
     return numbers.bin.reinterpret(dtype=column, endianness=sys.byteorder).explode()

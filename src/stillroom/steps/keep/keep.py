@@ -52,6 +52,7 @@ class Keep(Step):
     """
 
     STEP: ClassVar[str] = "keep"
+    VERSION: ClassVar[int] = 2
     DELTA: ClassVar[Delta] = "drops"
 
     where: Mapping[str, Rule] | None = None
@@ -121,7 +122,8 @@ class Keep(Step):
         assert n is not None, "without where, top or lowest is given"
         by = str(self.by)
         rows = table.scan("id", *self.reads(table.shape)).collect(engine="streaming")
-        rows = rows.with_row_index("place").with_columns(lottery(rows["id"], self.seed))
+        lots = lottery(rows["id"], self.seed, "keep", by, self.per)
+        rows = rows.with_row_index("place").with_columns(lots)
         value = -pl.col(by) if self.top is not None else pl.col(by)
         known = rows.filter(pl.col(by).is_not_null()).with_columns(value.alias("order"))
         rest = beyond(known, so_many(n), ["order", "lot", "id"], self.per)

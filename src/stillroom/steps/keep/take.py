@@ -46,6 +46,7 @@ class Take(Step):
     """
 
     STEP: ClassVar[str] = "take"
+    VERSION: ClassVar[int] = 2
     DELTA: ClassVar[Delta] = "drops"
 
     n: Amount
@@ -127,7 +128,7 @@ class Take(Step):
             return self._spread(table, self.spread, out, rt)
         columns = dict.fromkeys(["id", *self.reads(table.shape)])
         rows = table.scan(*columns).collect(engine="streaming").with_row_index("place")
-        rows = rows.with_columns(lottery(rows["id"], self.seed))
+        rows = rows.with_columns(lottery(rows["id"], self.seed, *self._purpose()))
         known, unknown = self._known(rows)
         turn = self._turn()
         known = known.with_columns(turn)
@@ -143,12 +144,21 @@ class Take(Step):
     def _spread(self, table: Table, spread: Spread, out: Out, rt: Runtime) -> list[str]:
         """Choose from the rows in the order of their draw."""
         rows = table.scan("id").collect(engine="streaming").with_row_index("place")
-        order = rows.with_columns(lottery(rows["id"], self.seed)).sort("lot", "id")
+        order = rows.with_columns(lottery(rows["id"], self.seed, "take", "spread"))
+        order = order.sort("lot", "id")
         n = min(order.select(so_many(self.n)).item(), rows.height)
         kept = order["place"].gather(spread.choose(table, order["place"], n, rt))
         rest = rows.filter(~pl.col("place").is_in(kept.implode()))
         write_drops(table, dropped(rest["id"], "not_drawn", place=rest["place"]), out, rt)
         return self._wanted(rows)[1]
+
+    def _purpose(self) -> list[str]:
+        """Name what a row's chance depends on."""
+        groups = {"per": self.per, "across": self.across}
+        chances = {"weight": self.weight, "rank": self.rank}
+        if self.rank:
+            chances["half"] = str(self.half)
+        return ["take", *(f"{n} {v}" for n, v in (groups | chances).items() if v is not None)]
 
     def _known(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Part the rows that have a chance from those whose chance is unknown."""

@@ -30,6 +30,7 @@ class Upsample(Step):
     """
 
     STEP: ClassVar[str] = "upsample"
+    VERSION: ClassVar[int] = 2
     DELTA: ClassVar[Delta] = "rows"
     TAKES: ClassVar[Kind | None] = "questions"
 
@@ -66,7 +67,8 @@ class Upsample(Step):
                 f"{self.label}: no rows to repeat; expected at least one. "
                 "See what the steps before it dropped"
             )
-        shuffled = narrow.with_columns(lottery(narrow["id"], self.seed)).sort("lot", "id")
+        lots = lottery(narrow["id"], self.seed, "upsample")
+        shuffled = narrow.with_columns(lots).sort("lot", "id")
         write_copies(
             tiled(shuffled.select("id"), self.n),
             dropped(shuffled["id"][self.n :], "not_drawn"),

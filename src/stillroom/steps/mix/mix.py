@@ -41,6 +41,7 @@ class Mix(Step):
     """
 
     STEP: ClassVar[str] = "mix"
+    VERSION: ClassVar[int] = 2
     DELTA: ClassVar[Delta] = "rows"
     TAKES: ClassVar[Kind | None] = "questions"
 
@@ -103,6 +104,8 @@ class Mix(Step):
         return {
             "seed": self.seed,
             "branches": list(self.mixed),
+            # Names the draw, so that arms that mix fewer branches draw the same rows of those.
+            "of": sorted(self.branches),
             "short": self.short,
             **{name: value for name, value in drawn.items() if value is not None},
         }
@@ -158,7 +161,8 @@ class Mix(Step):
         )
         first = narrow.unique("id", keep="first", maintain_order=True)
         repeated = narrow.filter(narrow["id"].is_duplicated() & ~narrow["id"].is_first_distinct())
-        order = first.with_columns(lottery(first["id"], self.seed)).sort("lot", "id")
+        lots = lottery(first["id"], self.seed, "mix", *sorted(self.branches))
+        order = first.with_columns(lots).sort("lot", "id")
         mixed, notes = self._drawn(order)
         undrawn = order.join(mixed, left_on="id", right_on="origin", how="anti")["id"]
         lost = pl.concat(
@@ -195,7 +199,7 @@ class Mix(Step):
                 share = rows.height
             parts.append(tiled(rows.select("id"), share))
         mixed = pl.concat(parts)
-        lots = lottery(mixed["id"], self.seed)
+        lots = lottery(mixed["id"], self.seed, "order of a mix")
         return mixed.with_columns(lots).sort("lot", "id").drop("lot"), notes
 
     def _shares(self, there: Mapping[str, int]) -> dict[str, int]:
