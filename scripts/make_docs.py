@@ -213,7 +213,8 @@ def models_page() -> str:
         "\n".join(attempts),
         f"Before a request is asked again there is a pause: what `Retry-After` says, and half a "
         f"second that doubles up to {LONGEST_PAUSE_S:.0f} s, with jitter. A 429 silences its "
-        "server for everyone, for four times what its answers take at most; a server without a "
+        "server for everyone: for half a second or half the time of an answer, whichever is less, "
+        "and for that much more at each further one until an answer comes. A server without a "
         "connection, or with five failures in a row while another works, is set aside and tried "
         "again with one call.",
         "A request that the server judges for what it is (400, 422, moderation: `refused`; 413 or "

@@ -5,6 +5,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,10 @@ from stillroom.models.openai import OpenAIModel
 SLOTS = 16
 
 
+class StopStep(Exception):
+    """Enough was seen; what was looked up ahead need not be bought."""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [("--queue", "0"), ()], ids=["refuses", "waits"])
 def test_a_second_step_gets_its_share_of_a_server_that_is_full(
@@ -28,17 +33,17 @@ def test_a_second_step_gets_its_share_of_a_server_that_is_full(
     enough = threading.Event()
 
     def step(name: str, url: str) -> None:
+        def count(*_: object) -> None:
+            replies.update([name])
+            if enough.is_set():
+                raise StopStep
+
         wanted = (
-            Request("m", (Message("user", f"{name} {i}?"),), Sampling())
-            for i in itertools.takewhile(lambda _: not enough.is_set(), itertools.count())
+            Request("m", (Message("user", f"{name} {i}?"),), Sampling()) for i in itertools.count()
         )
-        with Ledger(tmp_path / "ledger") as ledger:
-            buy(
-                wanted,
-                model=OpenAIModel("m", url, concurrency=64, pause_s=0.01),
-                ledger=ledger,
-                on_reply=lambda *_: replies.update([name]),
-            )
+        with Ledger(tmp_path / "ledger") as ledger, suppress(StopStep):
+            model = OpenAIModel("m", url, concurrency=64, pause_s=0.05)
+            buy(wanted, model=model, ledger=ledger, on_reply=count)
 
     def until(condition: Callable[[], bool]) -> None:
         give_up_at = time.monotonic() + 30
@@ -55,12 +60,12 @@ def test_a_second_step_gets_its_share_of_a_server_that_is_full(
             steps[1].start()
             until(lambda: replies["b"] >= 20)  # it has found its way in
             met = replies.copy()
-            until(lambda: replies.total() - met.total() >= 1500)
+            until(lambda: replies.total() - met.total() >= 1000)
             shared = replies - met
         finally:
             enough.set()
             for each in steps:
                 if each.ident:
                     each.join(60)
-    assert met["a"] - before < 600
+    assert met["a"] - before < 1500
     assert min(shared[name] for name in "ab") > 0.15 * shared.total()

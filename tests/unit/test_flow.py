@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stillroom.models.openai.flow import Budget, Limit
+from stillroom.models.openai.flow import Budget, Limit, Server
 
 Latency = Callable[[], float]
 
@@ -107,6 +107,27 @@ def test_limit_does_not_grow_while_it_is_not_reached() -> None:
         limit.came_back(float(i), in_flight=3, work=1.0)
     assert limit.value == 250
     assert [Limit(most).value for most in (1, 16, 64, 400, 10_000)] == [1, 16, 16, 100, 256]
+
+
+@pytest.mark.parametrize(("answer_s", "first_s"), [(0.03, 0.015), (20.0, 0.5)])
+def test_silence_after_a_refusal_is_short_where_answers_are(
+    answer_s: float, first_s: float
+) -> None:
+    """As long as the pause that is set would be many answers of a quick server."""
+    server = Server("http://x/v1", Limit(64))
+    server.refused(1.0, sent_at=0.9)
+    assert server.silence_s(0.5) == 0.5  # nothing is known of its answers
+    server.took(answer_s)
+    server.refused(3.0, sent_at=2.9)
+    server.refused(3.0, sent_at=2.9)  # sent together, they are one refusal
+    assert server.silence_s(0.5) == pytest.approx(first_s)
+    for i in range(1, 10):  # others have all room, or no time is a good one
+        server.refused(3.0 + i, sent_at=2.9 + i)
+        server.refused(3.0 + i, sent_at=2.9 + i)
+    assert server.silence_s(0.5) == pytest.approx(10 * first_s)
+    server.took(answer_s)
+    server.refused(20.0, sent_at=19.9)
+    assert server.silence_s(0.5) == pytest.approx(first_s)
 
 
 def test_silence_of_a_full_server_doubles_the_limit_until_something_is_refused() -> None:

@@ -49,7 +49,7 @@ class _Job:
     Attributes:
         requests: One, or several that differ in nothing but the draw.
         tries: Calls that failed and count against the rule of their kind.
-        pauses: Pauses made, of any kind.
+        pauses: Pauses made, but for those after refusals.
         give_up_at: On the loop's clock; patience ends then.
         last: The server that failed it last.
         guess: Tokens that were set aside for it in the budget.
@@ -402,23 +402,25 @@ class Call:
         self._last_fault = f"{server.url}: {fault.message}"
         self._model.budgets[1].spend(-job.guess)
         refused = fault.kind == "rate_limited"
-        most_s = server.longest_refusal_s if refused else LONGEST_PAUSE_S
-        pause_s = self._pause_s(fault, job.pauses, most_s)
-        if fault.kind in ("rate_limited", "overloaded"):
-            server.limit.refused(now, sent_at=sent_at)
+        if refused or fault.kind == "overloaded":
+            server.refused(now, sent_at=sent_at)
         elif fault.kind == "timeout":
             server.limit.lost(now, sent_at=sent_at)
+        first_s = self._serving.pause_s
         if refused:
+            pause_s = self._jittered_s(fault, server.silence_s(first_s))
             self._lives(server)
         else:
+            pause_s = self._jittered_s(fault, first_s * 2.0 ** min(job.pauses, 30))
+            job.pauses += 1
             server.failures += 1
             broken = server.failures >= _BROKEN_ROW and len(self._servers) > 1
             if (fault.kind == "unreachable" or broken) and server.aside_until <= now:
-                server.set_aside(now + self._pause_s(fault, server.outages))
+                aside_s = first_s * 2.0 ** min(server.outages, 30)
+                server.set_aside(now + self._jittered_s(fault, aside_s))
             if self._dark_since is None and all(server.outages for server in self._servers):
                 self._dark_since = now
         job.last = server
-        job.pauses += 1
         patience_s = self._serving.patience_s
         if fault.rule.tries is None:
             job.give_up_at = min(job.give_up_at, now + patience_s)
@@ -441,10 +443,10 @@ class Call:
         self._pending.appendleft(job)
         self._pump_soon()
 
-    def _pause_s(self, fault: Fault, pauses: int, most_s: float = LONGEST_PAUSE_S) -> float:
-        first_s = self._serving.pause_s
-        own = min(first_s * 2.0 ** min(pauses, 30), max(first_s, most_s), LONGEST_PAUSE_S)
-        return (fault.after_s or 0.0) + self._jitter.uniform(0.5, 1.0) * own
+    def _jittered_s(self, fault: Fault, own_s: float) -> float:
+        """Return what a server asked for, and most of a pause of our own."""
+        own_s = min(own_s, LONGEST_PAUSE_S)
+        return (fault.after_s or 0.0) + self._jitter.uniform(0.5, 1.0) * own_s
 
     def _understand(
         self, job: _Job, server: Server, dialect: Dialect, heard: Response | Fault

@@ -113,22 +113,27 @@ class Limit:
             return now
         return self._full_since + _TAKEN_S
 
-    def refused(self, now: float, *, sent_at: float) -> None:
-        """Take note of a call that the server had no room for."""
+    def refused(self, now: float, *, sent_at: float) -> bool:
+        """Take note of a call that the server had no room for.
+
+        Returns:
+            Whether that is news: the call was sent after the last one that the limit was cut for.
+        """
         # One call less besides: a small limit would else grow by more than it was cut, and leave
         # no room for who comes later.
-        self._cut(CUT_WHEN_REFUSED, now, sent_at, less=1)
+        return self._cut(CUT_WHEN_REFUSED, now, sent_at, less=1)
 
     def lost(self, now: float, *, sent_at: float) -> None:
         """Take note of a call that got no answer in time."""
         self._cut(CUT_WHEN_LOST, now, sent_at)
 
-    def _cut(self, factor: float, now: float, sent_at: float, *, less: int = 0) -> None:
+    def _cut(self, factor: float, now: float, sent_at: float, *, less: int = 0) -> bool:
         if sent_at < self._cut_at:
-            return  # it was on its way before the last cut, and says nothing of the limit since
+            return False  # it was on its way before that, and says nothing of the limit since
         self._cut_at, self._fast, self._round = now, False, None
         self.value = max(1.0, self.value * factor - less)
         self._best_value = min(self._best_value, self.value)
+        return True
 
     def _weigh(self, rate: float) -> None:
         """Compare a round's work per second with the best, and go back if more brought no more."""
@@ -181,6 +186,7 @@ class Server:
         failures: Calls since the last answer that brought none, by no fault of theirs.
         outages: How often in a row it was set aside.
         answered: Whether it has ever sent an HTTP response.
+        refusals: How often it refused since the last answer; calls refused together count once.
         usual_s: What a call takes that is answered, smoothed; infinite before the first.
     """
 
@@ -192,6 +198,7 @@ class Server:
     failures: int = 0
     outages: int = 0
     answered: bool = field(default=False)
+    refusals: int = 0
     usual_s: float = math.inf
 
     @property
@@ -211,18 +218,26 @@ class Server:
 
     def took(self, seconds: float) -> None:
         """Take note of how long an answer took."""
+        self.refusals = 0
         if self.usual_s == math.inf:
             self.usual_s = seconds
         self.usual_s += (seconds - self.usual_s) / 16
 
-    @property
-    def longest_refusal_s(self) -> float:
-        """How long to be silent after a refusal at most.
+    def refused(self, now: float, *, sent_at: float) -> None:
+        """Take note of a call that it had no room for."""
+        self.refusals += self.limit.refused(now, sent_at=sent_at)
 
-        Room comes and goes within the time of an answer. Who waited for many of these would find
-        that others had taken all of it, as often as it came.
+    def silence_s(self, first_s: float) -> float:
+        """Return how long to ask nothing after a refusal.
+
+        Room comes and goes within the time of an answer: a longer silence leaves slots idle, and
+        lets others take all room as often as it comes. Where no answer comes at all, each silence
+        is longer than the last one by the first.
+
+        Args:
+            first_s: The first silence, where answers take at least twice as long.
         """
-        return 4 * self.usual_s
+        return min(first_s, self.usual_s / 2) * self.refusals
 
     def lives(self) -> None:
         """Take note of a proper answer."""
