@@ -18,7 +18,7 @@ pytest.importorskip("torch")
 pytest.importorskip("scipy")
 
 from stillroom.study import run as running
-from stillroom.study.marks import marks, notes
+from stillroom.study.marks import marks, notes, twins
 from stillroom.study.run import Laboratory, Sat, arms_of
 from stillroom.train.trainer import Student, TrainingFailed
 
@@ -196,6 +196,14 @@ def sat(losses=(2.0, 1.5, 1.0), verdict="correct", finish="stop", **trained):
 )
 def test_odd_students_are_marked(student, said):
     assert marks(student) == said
+
+
+def test_arms_that_show_their_students_the_same_rows_are_named():
+    shown = {"a": "xy", "b": "xz", "c": "xy", "d": "xy", "e": "yx"}
+    students = [Sat("base", 0, None)]
+    students += [Sat(arm, n, "k", shown=rows[n]) for n in (0, 1) for arm, rows in shown.items()]
+    (said,) = twins(students)
+    assert said.startswith("a, c and d: trained on the same rows")
 
 
 def test_notes_of_benchmarks_are_gathered_once():

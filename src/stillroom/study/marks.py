@@ -20,6 +20,30 @@ def marks(sat: Sat) -> list[str]:
     return [*_learnt(sat), *_rows(sat), *_answers(sat)]
 
 
+def twins(students: Iterable[Sat]) -> list[str]:
+    """Name arms that showed their students the same rows: what they change never got there.
+
+    Args:
+        students: Of all arms and seeds.
+
+    Returns:
+        A phrase for each group of such arms.
+    """
+    by_arm: dict[str, set[tuple[int, str]]] = {}
+    for sat in students:
+        if sat.shown:
+            by_arm.setdefault(sat.arm, set()).add((sat.seed, sat.shown))
+    groups: dict[frozenset[tuple[int, str]], list[str]] = {}
+    for arm, shown in by_arm.items():
+        groups.setdefault(frozenset(shown), []).append(arm)
+    return [
+        f"{', '.join(arms[:-1])} and {arms[-1]}: trained on the same rows, with every seed; what "
+        "they change does not reach a student"
+        for arms in groups.values()
+        if len(arms) > 1
+    ]
+
+
 def notes(students: Iterable[Sat]) -> list[str]:
     """Gather what readers of benchmark scores should know, each note once."""
     return list(

@@ -11,7 +11,7 @@ from typing import Any
 from stillroom.study.forest import Line, forest_svg
 from stillroom.study.mixing import PROPOSED, Mixed, Regressed
 from stillroom.study.page import Block
-from stillroom.study.report import cost, write_report
+from stillroom.study.report import cost, oddities, write_report
 from stillroom.study.scatter import scatter_svg
 from stillroom.study.statistics import Outcomes, differences
 from stillroom.study.verdict import points, sentence
@@ -109,6 +109,7 @@ def _blocks(mixed: Mixed) -> list[Block]:
         replace(block, heading="Cost of the random mixtures") if block.heading else block
         for block in cost([mixed.random])
     ]
+    odd = oddities(mixed.random)
     shares = forest_svg("Percent of questions; ticks: the base", lines, zero=True)
     return [
         Block(points=found(mixed)),
@@ -126,6 +127,7 @@ def _blocks(mixed: Mixed) -> list[Block]:
         Block(heading="Random mixtures"),
         Block(text=_students(mixed)),
         Block(table=_mixtures(mixed)),
+        *([Block(points=odd)] if odd else []),
         *spent,
         Block(heading=f"Confirmation: do the {PROPOSED} beat those of the base?"),
     ]

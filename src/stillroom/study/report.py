@@ -18,7 +18,7 @@ import polars as pl
 from stillroom.study.clean import without_suspects
 from stillroom.study.examples import Chain, contrasts
 from stillroom.study.forest import Line, forest_svg
-from stillroom.study.marks import marks, notes
+from stillroom.study.marks import marks, notes, twins
 from stillroom.study.page import Block, write
 from stillroom.study.panels import panels_svg
 from stillroom.study.run import Result, Sat
@@ -83,11 +83,18 @@ def _opening(result: Result) -> list[Block]:
     if failed:
         blocks.append(Block(text="Not trained, and so in no comparison:"))
         blocks.append(Block(points=failed))
-    odd = [f"{s.arm}, seed {s.seed}: {mark}" for s in result.sat if s.student for mark in marks(s)]
-    if odd:
+    if odd := oddities(result):
         blocks.append(Block(text="Odd students, which are in the comparisons all the same:"))
         blocks.append(Block(points=odd))
     return blocks
+
+
+def oddities(result: Result) -> list[str]:
+    """Say what is odd about the students of a study, a phrase each."""
+    found = [
+        f"{s.arm}, seed {s.seed}: {mark}" for s in result.sat if s.student for mark in marks(s)
+    ]
+    return twins(result.sat) + found
 
 
 def _blocks(result: Result, outcomes: Outcomes) -> list[Block]:

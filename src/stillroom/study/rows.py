@@ -8,7 +8,7 @@ import polars as pl
 
 from stillroom.errors import RecipeError
 from stillroom.steps.sampling import lottery
-from stillroom.store.digest import value_digest
+from stillroom.store.digest import column_digest, value_digest
 from stillroom.store.store import disk_errors
 from stillroom.store.table import Table
 
@@ -50,6 +50,11 @@ class Drawn:
     def rows(self) -> int:
         """Rows, repeats counted."""
         return int(self.copies["copies"].sum())
+
+    @property
+    def shown(self) -> str:
+        """Digest of the ids of the rows, and of how often each is there."""
+        return value_digest([column_digest(self.copies[name]) for name in self.copies.columns])
 
     def write(self, folder: Path) -> None:
         """Write the rows as Parquet parts, one at a time in memory."""

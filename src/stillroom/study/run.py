@@ -150,6 +150,7 @@ class Sat:
         there: Rows that the arm's recipe made.
         rows: Rows that it was trained on, repeats counted.
         distinct: Of these, different ones.
+        shown: Digest of which rows these are.
         trained: What training said of itself.
         seconds: Of training; 0 if it was found.
         grades: Benchmark to grades.
@@ -164,6 +165,7 @@ class Sat:
     there: int = 0
     rows: int = 0
     distinct: int = 0
+    shown: str = ""
     trained: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     grades: Mapping[str, Grades] = field(default_factory=dict)
@@ -310,7 +312,7 @@ def run(
     for place, rows in drawn.items():
         arm, seed = place
         key = keys[place]
-        about = Sat(arm, seed, key, rows.there, rows.rows, rows.copies.height)
+        about = Sat(arm, seed, key, rows.there, rows.rows, rows.copies.height, rows.shown)
         if key in failures:
             one = dataclasses.replace(about, failed=failures[key])
         else:
