@@ -101,7 +101,7 @@ def test_kill_at_random_moments_loses_nothing_and_repeats_only_what_was_in_fligh
         assert len(server.calls) == N
         assert server.total - N <= kills * IN_FLIGHT
     with Ledger(path) as ledger:
-        ledger.claim(bytes(16))  # whoever buys sweeps after those that were killed
+        ledger.claim_many([bytes(16)])  # whoever buys sweeps after those that were killed
     left = sorted(file.suffix for file in path.iterdir())
     assert left == [".journal", ".sqlite"]
 

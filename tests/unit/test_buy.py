@@ -267,7 +267,7 @@ def test_stop_gives_up_the_claims(ledger: Ledger) -> None:
     model.complete = broken  # type: ignore[method-assign]
     with pytest.raises(ModelError, match="gone"):
         buy([asked(i) for i in range(20)], model=model, ledger=ledger)
-    assert [ledger.claim(asked(i).key) for i in range(20)] == ["ours"] * 20
+    assert ledger.claim_many([asked(i).key for i in range(20)]) == ["ours"] * 20
 
 
 def test_ledger_that_cannot_be_written_stops_the_buying(
@@ -315,7 +315,7 @@ def test_request_that_the_other_buyer_failed_at_is_asked_here(
 ) -> None:
     request = asked("2+2?")
     with Ledger(ledger.path) as other:
-        assert other.claim(request.key) == "ours"
+        assert other.claim_many([request.key]) == ["ours"]
 
         def fail_meanwhile(seconds: float) -> None:
             other.put(request, Failure("timeout", ""))

@@ -319,42 +319,47 @@ def test_use_in_a_forked_process_is_refused(
 # Claims
 
 
+def claim(ledger: Ledger, key: bytes) -> str:
+    [verdict] = ledger.claim_many([key])
+    return verdict
+
+
 def test_claim_is_busy_until_put(ledger: Ledger) -> None:
     with Ledger(ledger.path) as other:
         key = asked("a").key
-        assert ledger.claim(key) == "ours"
-        assert ledger.claim(key) == "busy"
-        assert other.claim(key) == "busy"
+        assert claim(ledger, key) == "ours"
+        assert claim(ledger, key) == "busy"
+        assert claim(other, key) == "busy"
         ledger.put(asked("a"), reply())
-        assert other.claim(key) == "bought"
+        assert claim(other, key) == "bought"
 
 
 @pytest.mark.parametrize("how", ["failure", "release", "close"])
 def test_claim_ends(ledger: Ledger, how: str) -> None:
     key = asked("a").key
     with Ledger(ledger.path) as other:
-        assert other.claim(key) == "ours"
+        assert claim(other, key) == "ours"
         if how == "failure":
             other.put(asked("a"), Failure("timeout", ""))
         elif how == "release":
             other.release([key])
         else:
             other.close()
-        assert ledger.claim(key) == "ours"
+        assert claim(ledger, key) == "ours"
 
 
 def test_release_leaves_claims_of_others(ledger: Ledger) -> None:
     key = asked("a").key
     with Ledger(ledger.path) as other:
-        assert other.claim(key) == "ours"
-        assert ledger.claim(asked("b").key) == "ours"
+        assert claim(other, key) == "ours"
+        assert claim(ledger, asked("b").key) == "ours"
         ledger.release([key])
-        assert ledger.claim(key) == "busy"
+        assert claim(ledger, key) == "busy"
 
 
 def test_close_leaves_nothing_beside_the_ledger(tmp_path: Path) -> None:
     with Ledger(tmp_path / "ledger") as ledger:
-        ledger.claim(asked("a").key)
+        claim(ledger, asked("a").key)
     assert [file.suffix for file in (tmp_path / "ledger").iterdir()] == [".sqlite"]
 
 
@@ -362,16 +367,16 @@ def test_lock_of_a_buyer_killed_before_its_claim_is_swept(ledger: Ledger) -> Non
     lock = ledger.path / f"{ledger.machine}.buyer-{'ab' * 8}"
     lock.touch()
     with Ledger(ledger.path) as other:
-        other.claim(asked("a").key)
-        ledger.claim(asked("b").key)
-        assert other.claim(asked("b").key) == ledger.claim(asked("a").key) == "busy"
+        claim(other, asked("a").key)
+        claim(ledger, asked("b").key)
+        assert claim(other, asked("b").key) == claim(ledger, asked("a").key) == "busy"
         assert not lock.exists()
 
 
 def test_claim_of_a_killed_process_is_free(ledger: Ledger) -> None:
     script = (
         "import os, sys; from stillroom.models.ledger import Ledger;"
-        "ledger = Ledger(sys.argv[1]); print(ledger.claim(bytes(16)), flush=True);"
+        "ledger = Ledger(sys.argv[1]); print(*ledger.claim_many([bytes(16)]), flush=True);"
         "sys.stdin.read(1); os.kill(os.getpid(), 9)"
     )
     with subprocess.Popen(
@@ -382,7 +387,7 @@ def test_claim_of_a_killed_process_is_free(ledger: Ledger) -> None:
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ours\n"
-        assert ledger.claim(bytes(16)) == "busy"
+        assert claim(ledger, bytes(16)) == "busy"
         process.communicate("x")
-    assert ledger.claim(bytes(16)) == "ours"
+    assert claim(ledger, bytes(16)) == "ours"
     assert len(list(ledger.path.glob("*.buyer-*"))) == 1

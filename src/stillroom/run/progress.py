@@ -36,8 +36,10 @@ class Progress(Watcher):
         self.show(self._running())
 
     def tick(self, tick: Tick) -> None:
-        """Show progress, but not more often than a reader can follow."""
+        """Show warnings, and progress not more often than a reader can follow."""
         self._totals.add(tick)
+        if tick.warning is not None:
+            self.console.print(Text(f"  warning: {tick.warning}"), soft_wrap=True)
         if tick.of is not None:
             self._of = tick.of
         if self.console.is_terminal:

@@ -23,6 +23,7 @@ from stillroom.models.chat import (
     complete_together,
 )
 from stillroom.models.ledger import Ledger
+from stillroom.models.sameness import Sameness
 from stillroom.models.spending import NeverBuys
 from stillroom.steps.base import Calls, Misfit, ModelSpec, Runtime, Tick
 
@@ -86,6 +87,7 @@ def purchase(
         again: Whether these are further tries of rows that were counted before.
     """
     price = rt.models.prices
+    sameness = Sameness()
 
     def tell(request: Request, reply: Reply) -> None:
         rows = 0 if again else 1
@@ -93,6 +95,8 @@ def purchase(
             rt.purse.pay(reply, None)
             rt.tick(Tick(rows=rows, failed=1))
             return
+        if warning := sameness.heard(request, reply):
+            rt.tick(Tick(warning=warning))
         each = price(spec.name)
         usd = each.usd(reply.prompt_tokens, reply.completion_tokens) if each else None
         rt.purse.pay(reply, usd)

@@ -49,7 +49,7 @@ class Out(Protocol):
 
 @dataclass(frozen=True)
 class Tick:
-    """Progress of a running step, in numbers that add up.
+    """Progress of a running step, in numbers that add up, and what cannot wait for its end.
 
     Attributes:
         rows: Rows that are done.
@@ -61,6 +61,7 @@ class Tick:
         model: Who wrote the completions.
         usd: Money spent; None when the model's price is unknown.
         of: Rows in all, once known.
+        warning: A sentence for the user, at once.
     """
 
     rows: int = 0
@@ -72,6 +73,7 @@ class Tick:
     model: str | None = None
     usd: float | None = None
     of: int | None = None
+    warning: str | None = None
 
 
 @dataclass(frozen=True)

@@ -257,26 +257,25 @@ class Ledger:
 
     # Claims
 
-    def claim(self, key: bytes) -> Literal["ours", "bought", "busy"]:
-        """Say that this key is about to be asked for.
+    def claim_many(self, keys: Sequence[bytes]) -> list[Literal["ours", "bought", "busy"]]:
+        """Say that these keys are about to be asked for, in one commit.
 
         A claim ends with ``put``, ``release``, ``close`` or the end of the process, however it
         ends. Claims hold among the processes of this machine.
 
-        Returns:
-            ``ours`` when the caller should ask now, ``bought`` when the completion is already
-            there, ``busy`` when another caller is asking.
-        """
-        return self._claims.claim_many([key])[0]
+        Args:
+            keys: Each is given once.
 
-    def claim_many(self, keys: Sequence[bytes]) -> list[Literal["ours", "bought", "busy"]]:
-        """Claim keys in one commit, each as `claim` does; none of them stands there twice."""
+        Returns:
+            For each, ``ours`` when the caller should ask now, ``bought`` when the completion is
+            already there, ``busy`` when another caller is asking.
+        """
         return self._claims.claim_many(keys)
 
     def claim_all(self, keys: Iterable[bytes]) -> list[bytes]:
         """Claim keys of what is kept elsewhere; return those that no other caller has.
 
-        See `claim`; an end of the claims is told by ``release``.
+        See `claim_many`; an end of the claims is told by ``release``.
         """
         return self._claims.claim_all(keys)
 
