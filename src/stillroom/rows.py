@@ -51,6 +51,15 @@ DROP: Schema = {
 """A dropped row: why, by how much, and the row or benchmark item that it lost to."""
 
 
+def is_plain(column: str) -> bool:
+    """Tell whether a name means one column: ``*`` and ``^...$`` stand for many.
+
+    >>> is_plain("a b"), is_plain("*"), is_plain("^a.*$")
+    (True, False, False)
+    """
+    return column not in ("", "*") and not (column.startswith("^") and column.endswith("$"))
+
+
 def content_id(*parts: str | int | None) -> str:
     """Name content by a hash of its parts: 32 hexadecimal digits.
 

@@ -18,7 +18,7 @@ from stillroom.errors import StoreError
 from stillroom.models.config import ModelsConfig
 from stillroom.models.ledger import Ledger
 from stillroom.models.spending import Purse
-from stillroom.rows import DROP, Kind, Schema, Shape
+from stillroom.rows import ANSWER, DROP, QUESTION, Kind, Schema, Shape, is_plain
 from stillroom.store.artifact import Delta, Manifest
 from stillroom.store.table import Table
 
@@ -218,7 +218,19 @@ class Step(BaseModel, ABC):
                     f"{self.STEP} reads the column {column!r}, which is not there; "
                     f"expected one of {', '.join(shape.columns)}"
                 )
-        return shape.plus(self.adds(shape))
+        adds = self.adds(shape)
+        for column in adds:
+            if column in (QUESTION if shape.kind == "questions" else {**QUESTION, **ANSWER}):
+                raise Misfit(
+                    f"{self.STEP} writes the column {column!r}, which every row has already; "
+                    "expected another name"
+                )
+            if not is_plain(column):
+                raise Misfit(
+                    f"{self.STEP} writes a column called {column!r}; expected the name of one "
+                    "column, such as a word"
+                )
+        return shape.plus(adds)
 
     def writes(self, shapes: Sequence[Shape]) -> Schema:
         """Name and type the columns of the delta, ``id`` first."""

@@ -297,7 +297,7 @@ class _Job:
                     shown = pairs(frame)[0] if self.export.target == "preference" else frame
                 else:
                     written, shown = frame.select(*out, *made), frame
-                tally.add(shown)
+                tally.add(shown, table.kind)
                 yield written, _text_bytes(shown)
 
 

@@ -93,17 +93,23 @@ class Tally:
     _groups: pl.DataFrame | None = None
     _lengths: pl.DataFrame | None = None
 
-    def add(self, frame: pl.DataFrame) -> None:
-        """Count one shard; columns that it lacks count as null."""
+    def add(self, frame: pl.DataFrame, kind: Kind) -> None:
+        """Count one shard; columns that it lacks count as null.
+
+        A source may call columns of its questions as those of answers are called; they are others.
+        """
         self.rows += frame.height
         # All draws of a question stand in one shard, so counts by shard add up.
-        key = "question_id" if "question_id" in frame.columns else "id"
-        self.questions += frame[key].n_unique()
+        self.questions += frame["question_id" if kind == "answers" else "id"].n_unique()
+        meant = GROUPS if kind == "answers" else GROUPS[:3]
         there = [
-            pl.col(c) if c in frame.columns else pl.lit(None, pl.String).alias(c) for c in GROUPS
+            (pl.col(c) if c in meant and c in frame.columns else pl.lit(None))
+            .cast(pl.String)
+            .alias(c)
+            for c in GROUPS
         ]
         self._groups = _add_up(self._groups, frame.select(there), GROUPS)
-        if "completion_tokens" in frame.columns:
+        if kind == "answers" and "completion_tokens" in frame.columns:
             tokens = frame.select("domain", pl.col("completion_tokens").cast(pl.Int64))
             known = tokens.filter(pl.col("completion_tokens") > 0)
             self._lengths = _add_up(self._lengths, known, ("domain", "completion_tokens"))
@@ -203,5 +209,5 @@ def drawn(tables: Mapping[str, Table]) -> Tally:
         whole = Table(table.rows, table.columns, (), table.parent)
         wanted = ["id", *(c for c in GROUPS if c in whole.schema), "question_id"]
         for index in range(len(whole.shards)):
-            tally.add(whole.frame(index, *wanted))
+            tally.add(whole.frame(index, *wanted), "answers")
     return tally

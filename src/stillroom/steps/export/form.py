@@ -173,7 +173,8 @@ class Export(BaseModel):
         assert self.target is not None
         prompt = pl.concat_list(self._asked(teacher))
         if self.target in REFERENCED:
-            return prompts(frame, self.target, prompt, columns[BESIDE[self.target]])
+            key = "id" if teacher is None else "question_id"
+            return prompts(frame, key, self.target, prompt, columns[BESIDE[self.target]])
         if self.target == "stepwise":
             text = prompt.list.last().struct.field("content")
             return stepwise(frame, text, INSIDE[2:] if self.think == "none" else INSIDE[1:])

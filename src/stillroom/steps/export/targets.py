@@ -117,12 +117,13 @@ def columns(target: Target, shapes: Iterable[Shape]) -> Schema:
 
 
 def prompts(
-    frame: pl.DataFrame, target: Target, prompt: pl.Expr, beside: pl.DataType
+    frame: pl.DataFrame, key: str, target: Target, prompt: pl.Expr, beside: pl.DataType
 ) -> pl.DataFrame:
     """Write RL prompts.
 
     Args:
         frame: Rows with the columns of `NEEDS`, and what else is known of them.
+        key: Column that names the question.
         target: One of `REFERENCED`.
         prompt: The words that a policy is asked, a list of messages.
         beside: Type of the column that holds what is known beside a prompt.
@@ -132,7 +133,6 @@ def prompts(
             the program cannot run the tests.
     """
     frame = _complete(frame, target)
-    key = "question_id" if "question_id" in frame.columns else "id"
     twice = frame.filter(pl.col(key).is_duplicated())
     if twice.height:
         raise ExportError(

@@ -121,16 +121,21 @@ class Keep(Step):
         n = self.top if self.top is not None else self.lowest
         assert n is not None, "without where, top or lowest is given"
         by = str(self.by)
-        rows = table.scan("id", *self.reads(table.shape)).collect(engine="streaming")
+        # Columns get names of our own, because a recipe may call its columns what it likes.
+        names = {"value": by, "group": self.per} if self.per else {"value": by}
+        columns = table.scan(*dict.fromkeys(["id", *names.values()]))
+        rows = columns.select("id", **names).collect(engine="streaming")
         lots = lottery(rows["id"], self.seed, "keep", by, self.per)
         rows = rows.with_row_index("place").with_columns(lots)
-        value = -pl.col(by) if self.top is not None else pl.col(by)
-        known = rows.filter(pl.col(by).is_not_null()).with_columns(value.alias("order"))
-        rest = beyond(known, so_many(n), ["order", "lot", "id"], self.per)
+        value = pl.col("value")
+        known = rows.filter(value.is_not_null())
+        known = known.with_columns(order=-value if self.top is not None else value)
+        group = "group" if self.per else None
+        rest = beyond(known, so_many(n), ["order", "lot", "id"], group)
         side = f"not in the {'top' if self.top is not None else 'lowest'} {n}"
-        score = rest[by].cast(pl.Float64)
+        score = rest["value"].cast(pl.Float64)
         drops = dropped(rest["id"], side, score=score, place=rest["place"])
-        unknown = rows.filter(pl.col(by).is_null())
+        unknown = rows.filter(value.is_null())
         if unknown.height:
             more = dropped(unknown["id"], f"{by} unknown", place=unknown["place"])
             drops = pl.concat([drops, more]).sort("place")

@@ -126,15 +126,18 @@ class Take(Step):
         (table,) = inputs
         if self.spread:
             return self._spread(table, self.spread, out, rt)
-        columns = dict.fromkeys(["id", *self.reads(table.shape)])
-        rows = table.scan(*columns).collect(engine="streaming").with_row_index("place")
+        # Columns get names of our own, because a recipe may call its columns what it likes.
+        given = {"group": self.per or self.across, "chance": self.weight or self.rank}
+        names = {ours: name for ours, name in given.items() if name}
+        columns = table.scan(*dict.fromkeys(["id", *names.values()]))
+        rows = columns.select("id", **names).collect(engine="streaming").with_row_index("place")
         rows = rows.with_columns(lottery(rows["id"], self.seed, *self._purpose()))
         known, unknown = self._known(rows)
         turn = self._turn()
         known = known.with_columns(turn)
         order = [*(["turn"] if turn else []), "lot", "id"]
         wanted, notes = self._wanted(known)
-        rest = beyond(known, wanted, order, self.per or self.across)
+        rest = beyond(known, wanted, order, "group" if given["group"] else None)
         drops = dropped(rest["id"], "not_drawn", place=rest["place"])
         if unknown.height:
             drops = pl.concat([drops, unknown]).sort("place")
@@ -165,14 +168,14 @@ class Take(Step):
         column = self.weight or self.rank
         if column is None:
             return rows, dropped([], [], place=rows["place"].clear())
-        value = pl.col(column)
+        value = pl.col("chance")
         bad = rows.filter(value.is_null() | value.is_nan())
         below = rows.filter(value < 0) if self.weight else rows.clear()
         drops = [
             dropped(bad["id"], f"{column} unknown", place=bad["place"]),
             dropped(
                 below["id"], f"{column} below 0",
-                score=below[column].cast(pl.Float64), place=below["place"],
+                score=below["chance"].cast(pl.Float64), place=below["place"],
             ),
         ]  # fmt: skip
         gone = pl.concat(drops)
@@ -185,11 +188,10 @@ class Take(Step):
         uniform = (pl.col("lot").cast(pl.Float64) + 0.5) / 2.0**64
         draw = (-uniform.log()).log()
         if self.weight:
-            return [(draw - pl.col(self.weight).cast(pl.Float64).log()).alias("turn")]
-        order = pl.struct(-pl.col(str(self.rank)).cast(pl.Float64), "lot", "id")
+            return [(draw - pl.col("chance").cast(pl.Float64).log()).alias("turn")]
+        order = pl.struct(-pl.col("chance").cast(pl.Float64), "lot", "id")
         places = order.rank("ordinal")
-        group = self.per or self.across
-        places = places.over(group) if group else places
+        places = places.over("group") if self.per or self.across else places
         return [(draw + places.cast(pl.Float64) * (log(2) / self.half)).alias("turn")]
 
     def _wanted(self, rows: pl.DataFrame) -> tuple[pl.Expr, list[str]]:
@@ -198,12 +200,12 @@ class Take(Step):
         if isinstance(self.n, str):
             return wanted, []
         if self.across is None:
-            groups = rows.group_by(self.per).len() if self.per else rows.select(pl.len())
+            groups = rows.group_by("group").len() if self.per else rows.select(pl.len())
             short = groups.filter(pl.col("len") < self.n)["len"].sort().to_list()
             there = ", ".join(f"{n:,}" for n in short)
         else:
             # A null is a group of its own; no text is equal to its name.
-            name = pl.col(self.across).cast(pl.String).fill_null("\0")
+            name = pl.col("group").cast(pl.String).fill_null("\0")
             room = dict(rows.select(name).to_series().value_counts().iter_rows())
             weights = self._weights(room)
             given = divide(self.n, room, weights)

@@ -95,15 +95,15 @@ def write_copies(
         out: Where shards go.
         rt: Hears of progress.
     """
-    originals = wide.select(n for n in wide.collect_schema().names() if n in schema)
-    rows = originals.rename({"id": "origin"}).collect(engine="streaming")
-    # A copy of a copy names the row that both repeat.
-    if "copy_of" in rows.columns:
-        rows = rows.rename({"copy_of": "earlier"})
-    found = order.join(rows, on="origin", how="left", maintain_order="left")
-    if "earlier" in found.columns:
-        found = found.with_columns(pl.coalesce("earlier", "copy_of").alias("copy_of"))
-    found = found.select(list(schema))
+    rows = wide.select(n for n in wide.collect_schema().names() if n in schema)
+    originals = rows.collect(engine="streaming")
+    # Rows are gathered by their places: names of columns are the recipe's own.
+    at = originals.select(origin="id").with_row_index("place")
+    found = originals[order.join(at, on="origin", how="left", maintain_order="left")["place"]]
+    copy_of = order["copy_of"]
+    if "copy_of" in found.columns:  # a copy of a copy names the row that both repeat
+        copy_of = found["copy_of"].zip_with(found["copy_of"].is_not_null(), copy_of)
+    found = found.with_columns(order["id"], copy_of).select(list(schema))
     for shard in range(max(1, -(-found.height // SHARD))):
         part = found.slice(shard * SHARD, SHARD)
         drops = lost if shard == 0 and lost.height else None

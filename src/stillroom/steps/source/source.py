@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from stillroom.benchmarks.registry import UNPINNED
 from stillroom.errors import SourceError
 from stillroom.families import DOMAINS
-from stillroom.rows import QUESTION, TESTS, Schema, Shape, content_id, dropped
+from stillroom.rows import QUESTION, TESTS, Schema, Shape, content_id, dropped, is_plain
 from stillroom.steps.base import Misfit, Out, Runtime, Step, Tick
 from stillroom.steps.source.asked import asked
 from stillroom.steps.source.fetch import COMMIT, fetch_hub, fetch_url, newest_commit
@@ -145,6 +145,10 @@ class Source(Step):
             raise ValueError(
                 f"columns names {', '.join(sorted(clash))}, which every question has already"
             )
+        if odd := [name for name in self.columns if not is_plain(name)]:
+            raise ValueError(f"columns names {odd[0]!r}; expected the name of one column")
+        if "copy_of" in self.columns:
+            raise ValueError("columns names copy_of, which `upsample` and `mix` write")
         return self
 
     @property
