@@ -6,9 +6,9 @@ Every client runs in a process of its own, and so does the server. Two servers:
 
 - one that answers at once and costs next to nothing, so that the client is what is measured;
 - the fake teacher with 1,000 slots and latencies of 2 s in the median and 20 s in the 99th
-  percentile. There, what counts is the share of the slots that stood idle: until the last request
-  was sent (the tail after that is the same for everybody), and in the middle, from the time when
-  all slots were busy at first.
+  percentile, for three minutes. There, what counts is the share of the slots that stood idle: from
+  the first request until the last one was sent (the tail after that is the same for everybody),
+  and of this without the start, from the time when all slots were busy at first.
 
 At last, the memory of a purchase of a million requests at a server that never answers.
 
@@ -224,15 +224,15 @@ def allow_connections() -> None:
 SLOTS = 1000
 
 
-def client(name: str, url: str, n: int, at_once: int) -> None:
-    """Run a client, and print what it took: imports are not counted."""
+def client(name: str, url: str, n: int, at_once: int, other: str) -> None:
+    """Run a client, and print what it took: imports and a call to another server do not count."""
     allow_connections()
     try:
         version(OTHERS.get(name, "aiohttp"))
     except PackageNotFoundError:
         print(json.dumps({}))
         return
-    CLIENTS[name](url, 1, 1)
+    CLIENTS[name](other, 1, 1)
     before, start = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
     label = CLIENTS[name](url, n, at_once)
     seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
@@ -285,23 +285,32 @@ def python_with(package: str, peers: str) -> str:
     return python
 
 
-def start(name: str, url: str, n: int, at_once: int, peers: str) -> "subprocess.Popen[str]":
+@contextmanager
+def started(
+    name: str, url: str, n: int, at_once: int, peers: str
+) -> Iterator["subprocess.Popen[str]"]:
     python = python_with(OTHERS[name], peers) if name in OTHERS else sys.executable
-    command = [python, __file__, "client", name, url, str(n), str(at_once)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     if name in OTHERS:
         del environment["PYTHONPATH"]
-    return subprocess.Popen(
-        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    with serving([sys.executable, __file__, "instant"]) as other:
+        command = [python, __file__, "client", name, url, str(n), str(at_once), other]
+        with subprocess.Popen(
+            command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
 
 def at_once_answered(names: list[str], n: int, peers: str) -> None:
     print(f"server that answers at once: {n:,} requests, 64 in flight at most")
     limit: dict[str, float] | None = None
     for name in names:
-        with serving([sys.executable, __file__, "instant"]) as url:
-            out, err = start(name, url, n, 64, peers).communicate()
+        server = [sys.executable, __file__, "instant"]
+        with serving(server) as url, started(name, url, n, 64, peers) as process:
+            out, err = process.communicate()
             lines = [line for line in out.splitlines() if line.startswith("{")]
             if not lines or not (found := json.loads(lines[-1])):
                 print(f"  {name}: left out ({(err.strip().splitlines() or ['not there'])[-1]})")
@@ -325,8 +334,10 @@ def busy_s(shown: dict[str, Any]) -> float:
 def slowly_answered(names: list[str], n: int, peers: str) -> None:
     print(f"server with 1,000 slots, 2 s in the median, 20 s in p99: {n:,} requests")
     for name in names:
-        with teacher("--latency", "2,20", "--slots", str(SLOTS)) as url:
-            process = start(name, url, n, SLOTS, peers)
+        with (
+            teacher("--latency", "2,20", "--slots", str(SLOTS)) as url,
+            started(name, url, n, SLOTS, peers) as process,
+        ):
             full: dict[str, Any] | None = None
             before = shown = stats(url)
             while shown["calls"] < n and process.poll() is None:
@@ -356,7 +367,7 @@ def slowly_answered(names: list[str], n: int, peers: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=4000)
-    parser.add_argument("--slow", type=int, default=10_000)
+    parser.add_argument("--slow", type=int, default=55_000)
     parser.add_argument("--peers", default=sys.executable)
     parser.add_argument("--clients", default=",".join(CLIENTS))
     given = parser.parse_args()
@@ -375,7 +386,7 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["instant"]:
         instant()
     elif sys.argv[1:2] == ["client"]:
-        client(sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))
+        client(sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]), sys.argv[6])
     elif sys.argv[1:2] == ["waiting"]:
         waiting(sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))
     else:

@@ -14,6 +14,7 @@ from stillroom.run.keys import Asked, ask
 from stillroom.run.progress import duration
 from stillroom.run.runner import after
 from stillroom.steps.base import Calls, Runtime, Step
+from stillroom.steps.foretelling import NARROW
 from stillroom.store.artifact import Manifest
 from stillroom.store.store import Store
 from stillroom.store.table import Table
@@ -93,16 +94,19 @@ class Planner:
 def amount(calls: Calls) -> str:
     """Word the tokens and the money of missing completions.
 
-    >>> amount(Calls("m", 9, 9, tokens=1200, tokens_within=60, usd=1.5, usd_within=0.1, sample=50))
-    '~1,200 ±5% ~$1.50 ±0.10'
+    >>> dear = {"usd": 1.5, "usd_range": (1.4, 1.62)}
+    >>> amount(Calls("m", 9, 9, tokens=1200, tokens_range=(1152, 1300), sample=50, **dear))
+    '~1,200 -4% +8% ~$1.50 (1.40 to 1.62)'
     """
     if calls.tokens is None:
         return ""
     sign = "≤" if calls.bound else "~"
     within = usd_within = ""
-    if calls.tokens and calls.tokens_within is not None and not calls.bound:
-        within = f" ±{calls.tokens_within / calls.tokens:.0%}"
-        usd_within = f" ±{calls.usd_within:,.2f}" if calls.usd_within is not None else ""
+    if calls.tokens and calls.tokens_range is not None and not calls.bound:
+        low, high = (end / calls.tokens - 1 for end in calls.tokens_range)
+        within = f" {low:+.0%} {high:+.0%}"
+        if calls.usd_range is not None:
+            usd_within = " ({:,.2f} to {:,.2f})".format(*calls.usd_range)
     money = f" {sign}${calls.usd:,.2f}{usd_within}" if calls.usd else ""
     return f"{sign}{calls.tokens:,}{within}{money}"
 
@@ -116,7 +120,12 @@ def totals(planned: Sequence[Planned]) -> list[str]:
             if calls.missing:
                 by_model.setdefault((calls.model, calls.unit), []).append(calls)
             calls = calls.also
-    return [f"{model}: {_total(calls)}" for (model, _), calls in by_model.items()]
+    lines = []
+    for (model, _), asked in by_model.items():
+        lines.append(f"{model}: {_total(asked)}")
+        if unsure := _unsure(asked):
+            lines.append(f"{model}: {unsure}")
+    return lines
 
 
 def _total(calls: Sequence[Calls]) -> str:
@@ -134,15 +143,14 @@ def _total(calls: Sequence[Calls]) -> str:
         return ", ".join([*parts, "tokens unknown: give max_tokens, or plan --pilot 50"])
     parts.append(f"{sign} {sum(tokens):,} completion tokens")
     prices = [c.usd for c in calls if c.usd is not None]
+    ranges = [c.usd_range for c in calls if c.usd_range is not None]
     if len(prices) < len(calls):
         parts.append("price unknown")
-    elif not bound:
-        # Steps are measured apart, so their errors are independent.
-        within = math.sqrt(sum((c.usd_within or 0.0) ** 2 for c in calls))
-        low, high = max(0.0, sum(prices) - within), sum(prices) + within
-        parts.append(f"about ${sum(prices):,.2f} (95%: ${low:,.2f} to ${high:,.2f})")
+    elif bound or len(ranges) < len(calls):
+        parts.append(f"{sign} ${sum(prices):,.2f}")
     else:
-        parts.append(f"at most ${sum(prices):,.2f}")
+        low, high = _sum(prices, ranges)
+        parts.append(f"about ${sum(prices):,.2f} (95%: ${low:,.2f} to ${high:,.2f})")
     times = [c.seconds for c in calls if c.seconds is not None]
     if len(times) == len(calls):
         parts.append(f"{sign} {duration(sum(times))}")
@@ -150,6 +158,36 @@ def _total(calls: Sequence[Calls]) -> str:
     if not bound and sample:
         parts.append(f"from {sample:,} answers")
     return ", ".join(parts)
+
+
+def _sum(told: Sequence[float], ranges: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Return the interval of a sum; its parts are measured apart, so their errors are independent.
+
+    >>> _sum([10, 20], [(7, 13), (16, 24)])
+    (25.0, 35.0)
+    """
+    below = math.hypot(*(mid - low for mid, (low, _) in zip(told, ranges, strict=True)))
+    above = math.hypot(*(high - mid for mid, (_, high) in zip(told, ranges, strict=True)))
+    return sum(told) - below, sum(told) + above
+
+
+def _unsure(calls: Sequence[Calls]) -> str:
+    """Say how far off an estimate may be and what would help, if that is more than a tenth."""
+    told = [c.tokens for c in calls if c.tokens and not c.bound]
+    ranges = [c.tokens_range for c in calls if c.tokens and not c.bound and c.tokens_range]
+    if not ranges or len(ranges) < len(calls):
+        return ""
+    low, high = (end / sum(told) - 1 for end in _sum(told, ranges))
+    if max(-low, high) <= NARROW:
+        return ""
+    said = (
+        f"answers are of many lengths: the rest may take {-low:.0%} fewer tokens or {high:.0%} more"
+    )
+    pilots = [c.pilot for c in calls]
+    if None in pilots:
+        return f"{said}; there are too few of them for a pilot that tells within {NARROW:.0%}."
+    size = max(n for n in pilots if n is not None)
+    return f"{said}; plan --pilot {size} tells within {NARROW:.0%}."
 
 
 def explain(asked: Asked, before: Manifest | None) -> tuple[str, ...]:

@@ -5,9 +5,7 @@ asked again, a server is kept busy across shards, and a killed run loses nothing
 """
 
 import heapq
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, islice
 
 from stillroom.errors import PilotDone
@@ -25,9 +23,8 @@ from stillroom.models.chat import (
 from stillroom.models.ledger import Ledger
 from stillroom.models.sameness import Sameness
 from stillroom.models.spending import NeverBuys
-from stillroom.steps.base import Calls, Misfit, ModelSpec, Runtime, Tick
+from stillroom.steps.base import Misfit, ModelSpec, Runtime, Tick
 
-_ENOUGH = 10  # completions of a step from which its others are foretold
 _LOOKED_UP = 4096
 
 
@@ -132,103 +129,6 @@ def purchase(
     found = bought.reused + bought.settled
     rt.tick(Tick(rows=0 if again else found, reused=bought.reused))
     return bought
-
-
-@dataclass(slots=True)
-class Measured:
-    """What the requests of a step take, as far as the ledger knows.
-
-    Attributes:
-        wanted: Requests.
-        missing: Those without a completion.
-        missing_characters: Of their prompts.
-        known: Completions that were counted.
-        known_characters: Of their prompts.
-        prompt_tokens: Of these.
-        completion_tokens: Of these.
-        squares: Sum of the squares of their completion tokens.
-    """
-
-    wanted: int = 0
-    missing: int = 0
-    missing_characters: int = 0
-    known: int = 0
-    known_characters: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    squares: int = 0
-
-    def add(self, requests: Sequence[Request], ledger: Ledger) -> None:
-        """Look up some requests."""
-        keys = [request.key for request in requests]
-        absent, counts = ledger.missing(keys), ledger.counts(keys)
-        self.wanted += len(requests)
-        for request, key in zip(requests, keys, strict=True):
-            characters = sum(len(message.content) for message in request.messages)
-            if key in absent:
-                self.missing += 1
-                self.missing_characters += characters
-            elif key in counts:
-                self.known += 1
-                self.known_characters += characters
-                self.prompt_tokens += counts[key].prompt_tokens
-                self.completion_tokens += counts[key].completion_tokens
-                self.squares += counts[key].completion_tokens ** 2
-
-
-def expect(spec: ModelSpec, rt: Runtime, measured: Measured) -> Calls:
-    """Say what missing completions will take, from the step's own completions where there are any.
-
-    The interval is for the sum of the missing completions: it holds both their own spread and
-    that of the mean that was measured.
-    """
-    n, m = measured.known, measured.missing
-    if n < _ENOUGH or not m:
-        return estimate(spec, rt, wanted=measured.wanted, missing=m)
-    mean = measured.completion_tokens / n
-    variance = max(0.0, measured.squares / n - mean**2) * n / (n - 1)
-    within = 1.96 * math.sqrt(variance * (m + m * m / n))
-    per_character = measured.prompt_tokens / max(1, measured.known_characters)
-    prompt = round(per_character * measured.missing_characters)
-    found = Calls(
-        spec.name, measured.wanted, m, tokens=round(mean * m), prompt_tokens=prompt, sample=n,
-        tokens_within=round(within),
-    )  # fmt: skip
-    return _priced(found, rt)
-
-
-def estimate(spec: ModelSpec, rt: Runtime, *, wanted: int, missing: int) -> Calls:
-    """Say what missing completions will take: by what the model wrote before, or at most."""
-    past = rt.ledger().history(spec.name) if missing else None
-    if past is None:
-        most = None if spec.max_tokens is None else spec.max_tokens * missing
-        return _priced(Calls(spec.name, wanted, missing, tokens=most, bound=True), rt)
-    within = 1.96 * past.deviation * math.sqrt(missing + missing * missing / past.completions)
-    found = Calls(
-        spec.name, wanted, missing, tokens=round(past.completion_tokens * missing),
-        prompt_tokens=round(past.prompt_tokens * missing), sample=past.completions,
-        tokens_within=round(within),
-    )  # fmt: skip
-    return _priced(found, rt)
-
-
-def estimate_at_most(spec: ModelSpec, rt: Runtime, calls: int) -> Calls:
-    """Bound what so many completions will take."""
-    return replace(estimate(spec, rt, wanted=calls, missing=calls), bound=True)
-
-
-def _priced(calls: Calls, rt: Runtime) -> Calls:
-    """Add money and time, where they can be told."""
-    if not calls.missing or calls.tokens is None:
-        return calls
-    price, speed = rt.models.prices(calls.model), rt.models.speed(calls.model)
-    within = calls.tokens_within
-    return replace(
-        calls,
-        usd=price.usd(calls.prompt_tokens or 0, calls.tokens) if price else None,
-        usd_within=price.usd(0, within) if price and within is not None else None,
-        seconds=calls.tokens / speed if speed else None,
-    )
 
 
 class _Pilot:

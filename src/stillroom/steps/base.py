@@ -287,8 +287,10 @@ class Calls:
         prompt_tokens: Prompt tokens to expect, as the server counts them; None if unknown.
         usd: The price of both; None if it is unknown.
         sample: Completions that the expectation rests on.
-        tokens_within: Half-width of the 95% interval of ``tokens``; None if there is none.
-        usd_within: The same for ``usd``.
+        tokens_range: The 95% interval of ``tokens``; None if there is none.
+        usd_range: The same of ``usd``.
+        pilot: Of the wanted completions, how many must be known for an interval within a tenth;
+            None where no number does.
         seconds: At the speed that models.toml states; None if it states none.
         unit: What is counted: ``calls`` for completions, ``vectors``, or ``texts`` to score.
         also: What is asked of a second model, such as an embedder before a judge.
@@ -302,8 +304,9 @@ class Calls:
     bound: bool = False
     prompt_tokens: int | None = None
     sample: int = 0
-    tokens_within: int | None = None
-    usd_within: float | None = None
+    tokens_range: tuple[int, int] | None = None
+    usd_range: tuple[float, float] | None = None
+    pilot: int | None = None
     seconds: float | None = None
     unit: str = "calls"
     also: "Calls | None" = None

@@ -1,6 +1,5 @@
 """What a ledger holds and what it took, summed."""
 
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -39,13 +38,15 @@ class History(NamedTuple):
         completions: How many were counted.
         prompt_tokens: In the mean.
         completion_tokens: In the mean.
-        deviation: Standard deviation of the completion tokens.
+        squares: Of the completion tokens, in the mean.
+        cubes: Their third powers, in the mean.
     """
 
     completions: int
     prompt_tokens: float
     completion_tokens: float
-    deviation: float
+    squares: float
+    cubes: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +101,14 @@ def counted(folder: Folder, keys: Iterable[bytes]) -> Iterator[tuple[bytes, Coun
 def history(folder: Folder, model: str) -> History | None:
     """Return what a model's counted completions took, or None if there are none."""
     with folder.index.reading() as db:
-        n, prompt, completion, squares = db.execute(
+        n, *means = db.execute(
             "SELECT count(completion_tokens), avg(prompt_tokens), avg(completion_tokens),"
-            " avg(1.0 * completion_tokens * completion_tokens)"
+            " avg(1.0 * completion_tokens * completion_tokens),"
+            " avg(1.0 * completion_tokens * completion_tokens * completion_tokens)"
             " FROM completion JOIN model ON id = model WHERE name = ?",
             (model,),
         ).fetchone()
-    if not n:
-        return None
-    return History(n, prompt, completion, math.sqrt(max(0.0, squares - completion**2)))
+    return History(n, *means) if n else None
 
 
 def stats(folder: Folder) -> LedgerStats:

@@ -18,17 +18,9 @@ from stillroom.models.chat import Completion, Reply, Request
 from stillroom.models.ledger import Ledger
 from stillroom.rows import ANSWER, Kind, Schema, Shape, content_id, dropped
 from stillroom.steps.answer.draws import MOST, Draws, DrawsIn, Tally, Until
-from stillroom.steps.asking import (
-    Measured,
-    bound,
-    conversation,
-    estimate_at_most,
-    expect,
-    purchase,
-    role,
-    sampling,
-)
+from stillroom.steps.asking import bound, conversation, purchase, role, sampling
 from stillroom.steps.base import Calls, Misfit, ModelSpec, Out, Runtime, Step, Tick
+from stillroom.steps.foretelling import Measured, estimate_at_most, expect
 from stillroom.store.artifact import Delta, Manifest
 from stillroom.store.table import Table
 from stillroom.verifiers import Task, key_of, verifier

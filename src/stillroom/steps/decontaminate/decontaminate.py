@@ -12,11 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from stillroom.benchmarks.registry import benchmarks, expand
 from stillroom.models.structured import schema_of
 from stillroom.rows import Kind, Shape, content_id, dropped
-from stillroom.steps.asking import bound, estimate_at_most, role
+from stillroom.steps.asking import bound, role
 from stillroom.steps.base import Calls, ModelSpec, Out, Runtime, Step, Tick
 from stillroom.steps.decontaminate.items import check_there, read_items
 from stillroom.steps.decontaminate.search import Form, Grams, Judge, Search, describe
 from stillroom.steps.decontaminate.semantic import PROMPT, Sameness, Semantic
+from stillroom.steps.foretelling import estimate_at_most
 from stillroom.steps.source.files import sha256_of
 from stillroom.steps.source.source import Source
 from stillroom.steps.vectors import embedder_role, vectors_at_most, wanted_vectors

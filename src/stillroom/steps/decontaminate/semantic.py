@@ -16,8 +16,9 @@ import polars as pl
 from stillroom.kernels.vectors import Matrix, nearest
 from stillroom.models.structured import Form, Inquiry, Outcome, ask, outcomes
 from stillroom.rows import Schema
-from stillroom.steps.asking import conversation, estimate, purchase, sampling
+from stillroom.steps.asking import conversation, purchase, sampling
 from stillroom.steps.base import Calls, ModelSpec, Runtime
+from stillroom.steps.foretelling import estimate
 from stillroom.steps.vectors import embed
 
 PROMPT = """\

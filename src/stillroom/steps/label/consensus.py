@@ -12,16 +12,9 @@ from pydantic import Field
 from stillroom.models.ledger import Ledger
 from stillroom.models.structured import TRIES, Form, Inquiry, ask, outcomes, schema_of
 from stillroom.rows import Schema, content_id
-from stillroom.steps.asking import (
-    bound,
-    conversation,
-    estimate,
-    estimate_at_most,
-    purchase,
-    role,
-    sampling,
-)
+from stillroom.steps.asking import bound, conversation, purchase, role, sampling
 from stillroom.steps.base import Calls, ModelSpec, Runtime, Shardwise, Tick
+from stillroom.steps.foretelling import estimate, estimate_at_most
 from stillroom.steps.label.inquired import Reasons, check_some, prompt
 from stillroom.steps.label.measure import Frames, Measure
 from stillroom.store.table import Table

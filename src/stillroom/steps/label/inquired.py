@@ -27,8 +27,9 @@ from stillroom.models.structured import (
     schema_of,
 )
 from stillroom.rows import Schema, content_id
-from stillroom.steps.asking import bound, estimate, estimate_at_most, purchase, role, sampling
+from stillroom.steps.asking import bound, purchase, role, sampling
 from stillroom.steps.base import Calls, ModelSpec, Runtime, Shardwise, Tick
+from stillroom.steps.foretelling import estimate, estimate_at_most
 from stillroom.steps.label.measure import Frames, Measure
 from stillroom.store.table import Table
 

@@ -10,16 +10,9 @@ import polars as pl
 from stillroom.models.chat import Completion, Failure, Request
 from stillroom.models.ledger import Ledger
 from stillroom.rows import Schema
-from stillroom.steps.asking import (
-    bound,
-    conversation,
-    estimate,
-    estimate_at_most,
-    purchase,
-    role,
-    sampling,
-)
+from stillroom.steps.asking import bound, conversation, purchase, role, sampling
 from stillroom.steps.base import Calls, ModelSpec, Runtime, Shardwise, Tick
+from stillroom.steps.foretelling import estimate, estimate_at_most
 from stillroom.steps.label.measure import Frames, Measure
 from stillroom.store.table import Table
 

@@ -13,8 +13,9 @@ from stillroom.models.chat import Request
 from stillroom.models.ledger import Ledger
 from stillroom.rows import Schema
 from stillroom.steps.answer.answer import Answer
-from stillroom.steps.asking import bound, estimate, estimate_at_most, purchase, role
+from stillroom.steps.asking import bound, purchase, role
 from stillroom.steps.base import Calls, ModelSpec, Runtime, Shardwise, Tick
+from stillroom.steps.foretelling import estimate, estimate_at_most
 from stillroom.steps.label.measure import Frames, Measure
 from stillroom.store.table import Table
 from stillroom.verifiers import Kind, Task, Verifier, key_of, verifier

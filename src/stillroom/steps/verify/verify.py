@@ -10,8 +10,9 @@ from pydantic import Field, model_validator
 from stillroom.models.chat import Request
 from stillroom.models.structured import Inquiry, outcomes
 from stillroom.rows import Kind, Schema, Shape
-from stillroom.steps.asking import bound, estimate, estimate_at_most, purchase
+from stillroom.steps.asking import bound, purchase
 from stillroom.steps.base import Calls, ModelSpec, Out, Runtime, Step, Tick, check_groups
+from stillroom.steps.foretelling import estimate, estimate_at_most
 from stillroom.steps.verify.stages import By, Judge, Stage, with_defaults
 from stillroom.store.artifact import Delta, Manifest
 from stillroom.store.table import Table
