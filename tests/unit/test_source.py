@@ -68,6 +68,66 @@ def test_every_format_gives_the_same_rows(kitchen, tmp_path, suffix):
     }
 
 
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_column_reference_is_read_in_every_format_without_being_named(kitchen, tmp_path, suffix):
+    frame = pl.DataFrame({"problem": ["What is 2+2?"], "reference": ["4"]})
+    file = tmp_path / f"q{suffix}"
+    writers = {
+        ".jsonl": frame.write_ndjson,
+        ".csv": frame.write_csv,
+        ".parquet": frame.write_parquet,
+    }
+    writers[suffix](file)
+    assert [r["reference"] for r in rows(kitchen.chain(source(file)))] == ["4"]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_list_with_one_answer_is_that_answer_and_of_several_none_is_taken(
+    kitchen, tmp_path, suffix
+):
+    known = [["\\frac{1}{2}"], ["2", "3"], [], None]
+    frame = pl.DataFrame({"problem": [f"{i}?" for i in range(4)], "final": known})
+    file = tmp_path / f"q{suffix}"
+    (frame.write_parquet if suffix == ".parquet" else frame.write_ndjson)(file)
+    table = kitchen.chain(source(file, reference="final"))
+    assert [r["reference"] for r in rows(table)] == ["\\frac{1}{2}", None, None, None]
+    assert kitchen.built[-1].artifact.manifest.notes == [
+        "1 values of the column reference are not of type text or a list of one; they are null."
+    ]
+
+
+def test_lists_and_mappings_become_json(kitchen, tmp_path):
+    file = tmp_path / "q.jsonl"
+    file.write_bytes(
+        jsonl([{"problem": "a?", "x": [True, None]}, {"problem": "b?", "x": {"ä": 1}}])
+    )
+    table = kitchen.chain(source(file, columns=["x"]))
+    assert [r["x"] for r in rows(table, "x")] == ["[true, null]", '{"ä": 1}']
+
+
+@pytest.mark.parametrize(
+    ("kind", "written", "expected"),
+    [
+        ("integer", ["3", "3.0", '"4"', "true"], [3, 3, 4, 1]),
+        ("integer", ["3.7", "1e400", "NaN", "1" * 30, '"x"', "null"], [None] * 6),
+        ("number", ["3", '"0.5"', "1e400"], [3.0, 0.5, float("inf")]),
+        ("number", ["NaN", '"nan"', '"x"'], [None] * 3),
+    ],
+)
+def test_number_that_is_not_of_its_type_is_null_and_counted(
+    kitchen, tmp_path, kind, written, expected
+):
+    file = tmp_path / "q.jsonl"
+    lines = [f'{{"problem": "{i}?", "n": {value}}}\n' for i, value in enumerate(written)]
+    file.write_text("".join(lines))
+    table = kitchen.chain(source(file, columns={"n": kind}))
+    assert [r["n"] for r in rows(table, "n")] == expected
+    n = sum(e is None and w != "null" for e, w in zip(expected, written, strict=True))
+    assert kitchen.built[-1].artifact.manifest.notes == (
+        [f"{n} values of the column n are not of type {kind}; they are null."] if n else []
+    )
+
+
 def test_reference_after_hashes(kitchen, tmp_path):
     file = write(tmp_path, ".jsonl")
     table = kitchen.chain(source(file, reference="solution", reference_in="after_hashes"))

@@ -1,16 +1,20 @@
 """What each step does to rows."""
 
 import json
+import re
 from collections import Counter
 
 import polars as pl
 import pytest
 from tests.fakes import FakeModel, FakeModels, echo
 from tests.kitchen import Kitchen, drops, rows
+from tests.tables import question_table
 
 from stillroom.errors import RecipeError, SourceError
 from stillroom.models.chat import Completion, Failure
 from stillroom.models.ledger import Ledger
+from stillroom.run.runner import At, Runner
+from stillroom.steps.keep.keep import Keep
 from stillroom.steps.keep.take import Take
 from stillroom.steps.mix.mix import Mix
 
@@ -318,6 +322,8 @@ class TestKeep:
             ("where: {n: {min: 2}}", "bd", {"n below 2": 1, "n unknown": 1}),
             ("where: {n: {min: 1, max: 2}}", "ab", {"n above 2": 1, "n unknown": 1}),
             ("where: {}", "abcd", {}),
+            ("where: {n: 3}", "d", {"n is 1.0": 1, "n is 2.0": 1, "n unknown": 1}),
+            ("where: {n: [1, 2.0]}", "ab", {"n is 3.0": 1, "n unknown": 1}),
             ("where: {kind: x}", "ac", {"kind is y": 1, "kind is z": 1}),
             ("where: {kind: [x, y], n: {max: 9}}", "ab", {"kind is z": 1, "n unknown": 1}),
             ("top: 2, by: n", "bd", {"not in the top 2": 1, "n unknown": 1}),
@@ -329,6 +335,38 @@ class TestKeep:
         a = file(tmp_path, "a", *self.ROWS)
         assert "".join(t[0] for t in texts(kitchen.chain(f"- {a}\n- keep: {{{rule}}}"))) == kept
         assert kitchen.built[-1].artifact.manifest.drops == reasons
+
+    @pytest.mark.parametrize(
+        "rule", [{"where": {"n": {"min": 2}}}, {"where": {"n": {"max": 2}}}, {"where": {"n": 1}},
+                 {"top": 3, "by": "n"}, {"lowest": "50%", "by": "n"}],
+    )  # fmt: skip
+    def test_what_is_not_a_number_is_unknown(self, kitchen, rule):
+        table = question_table(kitchen.store, 4, extra={"n": (pl.Float64(), float("nan"))})
+        runner = Runner(kitchen.store, kitchen.runtime)
+        left = runner("math.keep", Keep.model_validate(rule), [At("math.a", table)]).table
+        assert left.height == 0
+        assert runner.built[-1].artifact.manifest.drops == {"n unknown": 4}
+
+    @pytest.mark.parametrize(
+        ("column", "value", "expected"),
+        [
+            ("n", "high", "'n', which is Float64, with 'high'; expected a number"),
+            ("row", 1.5, "'row', which is Int64, with 1.5; expected a whole number"),
+            ("row", True, "'row', which is Int64, with True; expected a whole number"),
+            ("kind", 3, "'kind', which is String, with 3; expected a text, in quotes"),
+        ],
+    )
+    def test_value_that_no_row_can_have_is_refused(
+        self, kitchen, tmp_path, column, value, expected
+    ):
+        a = file(tmp_path, "a", *self.ROWS)
+        with pytest.raises(RecipeError, match=re.escape(expected)):
+            kitchen.chain(f"- {a}\n- keep: {{where: {{{column}: {json.dumps(value)}}}}}")
+        assert not kitchen.built
+
+    def test_whole_number_may_be_written_with_a_point(self, kitchen, tmp_path):
+        a = file(tmp_path, "a", *self.ROWS)
+        assert texts(kitchen.chain(f"- {a}\n- keep: {{where: {{row: [1.0, 3]}}}}")) == ["b?", "d?"]
 
     def test_score_of_a_drop_is_the_value_that_failed(self, kitchen, tmp_path):
         a = file(tmp_path, "a", *self.ROWS)

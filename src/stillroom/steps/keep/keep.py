@@ -6,7 +6,7 @@ from typing import ClassVar, Self
 import polars as pl
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from stillroom.rows import Shape, dropped
+from stillroom.rows import Schema, Shape, dropped
 from stillroom.steps.base import Misfit, Out, Runtime, Step, write_drops, write_each
 from stillroom.steps.sampling import Amount, at_most, beyond, lottery, so_many
 from stillroom.store.artifact import Delta
@@ -38,8 +38,8 @@ Rule = Band | tuple[Scalar, ...] | Scalar
 class Keep(Step):
     """Keep the rows that meet conditions, or the n rows with the highest value.
 
-    A row whose value is unknown (null) meets no condition and is dropped with the reason
-    ``<column> unknown``, apart from those that were measured and failed.
+    A row whose value is unknown (null, or not a number) meets no condition and is dropped with the
+    reason ``<column> unknown``, apart from those that were measured and failed.
 
     Attributes:
         where: Column to what it must be: a value, a list of values, or ``{min: , max: }``.
@@ -52,7 +52,7 @@ class Keep(Step):
     """
 
     STEP: ClassVar[str] = "keep"
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
     DELTA: ClassVar[Delta] = "drops"
 
     where: Mapping[str, Rule] | None = None
@@ -95,6 +95,9 @@ class Keep(Step):
                     f"keep orders by {column!r}, which is {shape.columns[column]}; "
                     "expected a column of numbers"
                 )
+        for column, rule in (self.where or {}).items():
+            if not isinstance(rule, Band):
+                _values(column, rule, shape.columns[column])
         return shape
 
     def at_most(self, rows: Sequence[int | None]) -> int | None:
@@ -108,7 +111,10 @@ class Keep(Step):
         if self.where is None:
             write_drops(table, self._beyond(table), out, rt)
             return []
-        columns, (fails, drop) = dict.fromkeys(["id", *self.where]), _tests(self.where)
+        columns, (fails, drop) = (
+            dict.fromkeys(["id", *self.where]),
+            _tests(self.where, table.schema),
+        )
 
         def failing(index: int) -> pl.DataFrame:
             rows = table.shard(index, *columns)
@@ -128,26 +134,59 @@ class Keep(Step):
         lots = lottery(rows["id"], self.seed, "keep", by, self.per)
         rows = rows.with_row_index("place").with_columns(lots)
         value = pl.col("value")
-        known = rows.filter(value.is_not_null())
+        unknown = _unknown(value, rows.schema["value"])
+        known = rows.filter(~unknown)
         known = known.with_columns(order=-value if self.top is not None else value)
         group = "group" if self.per else None
         rest = beyond(known, so_many(n), ["order", "lot", "id"], group)
         side = f"not in the {'top' if self.top is not None else 'lowest'} {n}"
         score = rest["value"].cast(pl.Float64)
         drops = dropped(rest["id"], side, score=score, place=rest["place"])
-        unknown = rows.filter(value.is_null())
-        if unknown.height:
-            more = dropped(unknown["id"], f"{by} unknown", place=unknown["place"])
+        lacking = rows.filter(unknown)
+        if lacking.height:
+            more = dropped(lacking["id"], f"{by} unknown", place=lacking["place"])
             drops = pl.concat([drops, more]).sort("place")
         return drops
 
 
-def _tests(where: Mapping[str, Rule]) -> tuple[pl.Expr, list[pl.Expr]]:
+def _unknown(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """Say whether a value is unknown; NaN would be above every number."""
+    return value.is_null() | value.is_nan() if dtype.is_float() else value.is_null()
+
+
+def _values(column: str, rule: tuple[Scalar, ...] | Scalar, dtype: pl.DataType) -> pl.Series:
+    """Return the values that a column may have, in its own type.
+
+    Raises:
+        Misfit: If one of them is of another type, so that no row could ever have it.
+    """
+    values = rule if isinstance(rule, tuple) else (rule,)
+    for value in values:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if dtype.is_integer():
+            whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+            fits, expected = number and whole, "a whole number"
+        elif dtype.is_numeric():
+            fits, expected = number, "a number"
+        elif dtype == pl.Boolean():
+            fits, expected = isinstance(value, bool), "true or false"
+        else:
+            fits, expected = isinstance(value, str), "a text, in quotes"
+        if not fits:
+            raise Misfit(
+                f"keep compares {column!r}, which is {dtype}, with {value!r}; expected {expected}"
+            )
+    return pl.Series(
+        [int(v) if dtype.is_integer() else v for v in values], dtype=dtype, strict=False
+    )
+
+
+def _tests(where: Mapping[str, Rule], schema: Schema) -> tuple[pl.Expr, list[pl.Expr]]:
     """Say which rows fail, and make their drops; the first failing condition is the reason."""
     tests: list[tuple[pl.Expr, pl.Expr, pl.Expr]] = []
     for column, rule in where.items():
         value, score = pl.col(column), pl.lit(None, pl.Float64)
-        failures = [(value.is_null(), pl.lit(f"{column} unknown"))]
+        failures = [(_unknown(value, schema[column]), pl.lit(f"{column} unknown"))]
         if isinstance(rule, Band):
             score = value.cast(pl.Float64)
             if rule.min is not None:
@@ -155,9 +194,9 @@ def _tests(where: Mapping[str, Rule]) -> tuple[pl.Expr, list[pl.Expr]]:
             if rule.max is not None:
                 failures.append((value > rule.max, pl.lit(f"{column} above {rule.max:g}")))
         else:
-            wanted = rule if isinstance(rule, tuple) else (rule,)
+            wanted = _values(column, rule, schema[column])
             words = pl.format(f"{column} is {{}}", value.cast(pl.String))
-            failures.append((~value.is_in(list(wanted)), words))
+            failures.append((~value.is_in(wanted.implode()), words))
         tests += [(failed, words, score) for failed, words in failures]
     reason, score = pl.lit(None, pl.String), pl.lit(None, pl.Float64)
     for failed, words, value in reversed(tests):

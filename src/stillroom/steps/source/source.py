@@ -2,6 +2,8 @@
 
 import glob
 import importlib.resources
+import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -69,19 +71,22 @@ class Source(Step):
         question: Column of the question; of several, the first that the file has. Of a list of
             messages the first one of the user is the question.
         reference: Column of the known answer; of several, the first that the file has. By default
-            ``reference``, where the file has it.
+            ``reference``, where the file has it. Of a list with one answer that answer is taken; a
+            list of several is no reference, and the notes count such rows.
         reference_in: Where in that column the answer stands: the ``last_boxed`` ``\boxed{}``, or
             ``after_hashes``, behind the last ``####``. A text without the mark is taken whole.
         tests: Where the file keeps tests of programs, and what they are: ``{column: NAME, kind:
             asserts}``. They become the column ``tests``, which ``verify: code`` reads.
-        columns: Further columns to keep, with their types; a plain list means text.
+        columns: Further columns to keep, with their types; a plain list means text. A value that is
+            not of its type, such as 3.5 for ``integer`` or NaN, is null, and the notes count it.
+            Lists and mappings become JSON as text.
         licence: Licence of the rows, or ``{column: NAME}`` if each row says its own; Apache-2.0 for
             what is shipped or generated.
         domain: Filled in by the recipe.
     """
 
     STEP: ClassVar[str] = "source"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
     DELTA: ClassVar[Delta] = "rows"
     ORIGINS: ClassVar[tuple[str, ...]] = (
         "file", "hub", "stackexchange", "procedural", "gym", "shipped",
@@ -312,7 +317,7 @@ class Source(Step):
 
     def _wanted(self) -> list[str]:
         """Name the columns that are read."""
-        wanted = [*self.question, *(self.reference or ()), *self.columns]
+        wanted = [*self.question, *self._reference_columns, *self.columns]
         if self.tests:
             wanted += [name for name in (self.tests.column, self.tests.setup) if name]
         if isinstance(self.licence, Mapping):
@@ -395,12 +400,15 @@ class Source(Step):
             licence = OWN_LICENCE
         if isinstance(licence, Mapping):
             licence = _text(record.get(licence["column"]))
+        known = _first(record, self._reference_columns)
+        several = _several(known)
+        unfit["reference"] += several
         row: dict[str, Any] = {
             "domain": self.domain,
             "source": self.name,
             "licence": licence,
             "question": _question(_first(record, self.question)),
-            "reference": self._reference(_text(_first(record, self._reference_columns))),
+            "reference": None if several else self._reference(_text(_alone(known))),
             "row": number,
         }
         if self.tests:
@@ -428,7 +436,7 @@ class Source(Step):
     def _type(self, column: str) -> str:
         if self.tests and column == "tests":
             return f"tests of kind {self.tests.kind}"
-        return self.columns[column]
+        return "text or a list of one" if column == "reference" else self.columns[column]
 
     @property
     def _reference_columns(self) -> tuple[str, ...]:
@@ -464,23 +472,41 @@ def _question(value: object) -> str | None:
     return asked(value) if isinstance(value, list) else _text(value)
 
 
+def _several(value: object) -> bool:
+    """Tell whether a value holds more than one answer, or none that could be told."""
+    return isinstance(value, dict) or (isinstance(value, list) and len(value) > 1)
+
+
+def _alone(value: object) -> object:
+    """Take the one value out of a list that holds no other."""
+    return next(iter(value), None) if isinstance(value, list) else value
+
+
 def _text(value: object) -> str | None:
-    if value is None or isinstance(value, str):
-        # A lone surrogate cannot be written as UTF-8; it is shown as a question mark.
-        return value if value is None else value.encode("utf-8", "replace").decode()
-    return str(value)
+    if value is None:
+        return None
+    if isinstance(value, list | dict):
+        value = json.dumps(value, ensure_ascii=False, default=str)
+    # A lone surrogate cannot be written as UTF-8; it is shown as a question mark.
+    return str(value).encode("utf-8", "replace").decode()
 
 
 def _convert(value: object, kind: ColumnType) -> object:
+    """Return a value as a type has it; None where it is not of that type."""
+    if value is None:
+        return None
     try:
         match kind:
             case "text":
                 return _text(value)
             case "integer":
-                return None if value is None else int(value)  # type: ignore[call-overload]  # any type that int() takes
+                whole = int(value)  # type: ignore[call-overload]  # any type that int() takes
+                cut = not isinstance(value, str) and whole != value
+                return whole if not cut and -(2**63) <= whole < 2**63 else None
             case "number":
-                return None if value is None else float(value)  # type: ignore[arg-type]  # any type that float() takes
+                number = float(value)  # type: ignore[arg-type]  # any type that float() takes
+                return None if math.isnan(number) else number
             case "boolean":
                 return value if isinstance(value, bool) else None
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
