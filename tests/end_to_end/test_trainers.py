@@ -16,6 +16,7 @@ import yaml
 
 from stillroom.errors import SetupError
 from stillroom.store.store import Store
+from stillroom.study.run import _trained_in
 from stillroom.text.think import join_thinking
 from stillroom.train import tool
 from stillroom.train.trainer import Example, Job, TrainingFailed, find, train
@@ -217,6 +218,56 @@ def test_gpus_are_those_that_are_named(monkeypatch, tmp_path):
     assert tool.gpus() == 2
     program.unlink()
     assert tool.gpus() == 0
+
+
+ALONE = """
+    import json, os, pathlib, shutil, time
+    place = pathlib.Path(SEEN)
+    mine = os.environ.get("CUDA_VISIBLE_DEVICES", "all").split(",")
+    for device in mine:
+        (place / device).mkdir()  # fails if another training has it now
+    (place / "seen.txt").open("a").write(",".join(mine) + "\\n")
+    while len((place / "seen.txt").read_text().splitlines()) < TOGETHER:
+        time.sleep(0.02)  # until all that train at a time are there
+    shutil.copytree(os.environ["STILLROOM_BASE"], os.environ["STILLROOM_OUT"])
+    for device in mine:
+        (place / device).rmdir()
+"""
+
+
+@pytest.mark.parametrize(
+    ("named", "together", "seen"),
+    [
+        ("3,GPU-a,7,1,9", 2, {"3,GPU-a", "7,1"}),  # the fifth is idle
+        ("5,2", 2, {"5", "2"}),
+        ("5,2", 1, {"5,2"}),
+        (None, 1, {"all"}),
+    ],
+)
+def test_trainings_at_a_time_have_gpus_of_their_own(
+    tmp_path, work, monkeypatch, named, together, seen
+):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if named:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    text = ALONE.replace("SEEN", repr(str(tmp_path))).replace("TOGETHER", str(together))
+    settings = TRAINERS["command"].settings(
+        None, {"command": [sys.executable, script(tmp_path, text)]}
+    )
+    jobs = []
+    for seed in range(2 * together):
+        rows = shutil.copytree(work.rows, tmp_path / f"rows-{seed}")
+        job = replace(work, rows=rows, settings=settings, seed=seed)
+        jobs.append((f"k{seed}", (tmp_path / "store", f"k{seed}", "command", job, {})))
+    alumni = [training.result().key for _, _, training in _trained_in(together, jobs)]
+    assert sorted(alumni) == [f"k{seed}" for seed in range(2 * together)]
+    assert set((tmp_path / "seen.txt").read_text().splitlines()) == seen
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == named
+
+
+def test_more_trainings_than_gpus_have_some_in_common():
+    assert tool.shares(["0", "1"], 3) == ["0", "1", "0"]
+    assert tool.shares(["0", "1", "2", "3", "4", "5", "6", "7"], 8) == list("01234567")
 
 
 # ---- LLaMA-Factory and axolotl -------------------------------------------------------------------

@@ -22,6 +22,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from itertools import combinations
 from multiprocessing import get_context
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ from stillroom.study.rows import Budget, Drawn, draw
 from stillroom.study.seals import Opening, openings
 from stillroom.study.suspects import suspects_among
 from stillroom.train.proxy import Proxy, group_size
+from stillroom.train.tool import VISIBLE, devices, shares
 from stillroom.train.trainer import (
     Alumnus,
     Example,
@@ -529,9 +531,20 @@ def _train(
 def _trained_in(
     together: int, jobs: Iterable[tuple[str, tuple[Any, ...]]]
 ) -> Iterator[tuple[str, tuple[Any, ...], Future[Alumnus]]]:
-    """Train some students at a time in processes of their own; yield each as it ends."""
+    """Train some students at a time in processes of their own; yield each as it ends.
+
+    GPUs are divided among the processes. One that trains alone has all of them.
+    """
     running: dict[Future[Alumnus], tuple[str, tuple[Any, ...]]] = {}
-    with ProcessPoolExecutor(together, mp_context=get_context("spawn")) as pool, _ended_together():
+    context = get_context("spawn")
+    own = context.SimpleQueue()
+    there = devices() if together > 1 else []
+    for share in shares(there, together) if there else [""] * together:
+        own.put(share)
+    pool = ProcessPoolExecutor(
+        together, mp_context=context, initializer=_use_devices, initargs=(own,)
+    )
+    with pool, _ended_together():
         for key, given in jobs:
             try:
                 training = pool.submit(_train_one, *given)
@@ -570,6 +583,12 @@ def _ended_together() -> Iterator[None]:
         for child in multiprocessing.active_children():
             child.terminate()
         raise
+
+
+def _use_devices(own: SimpleQueue[str]) -> None:
+    """Let this process, and all that it starts, see its own GPUs alone."""
+    if share := own.get():
+        os.environ[VISIBLE] = share
 
 
 def _train_one(root: Path, key: str, trainer: str, job: Job, about: Mapping[str, Any]) -> Alumnus:

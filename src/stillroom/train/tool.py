@@ -23,6 +23,9 @@ from stillroom.models.supervise import end_with_parent
 from stillroom.text.think import join_thinking
 from stillroom.train.trainer import Job, TrainingFailed
 
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+"""Environment variable: the GPUs that a program may use."""
+
 _LAST_WORDS = 12  # lines of a log in a message
 _LOOK_S = 0.2
 _STOP_S = 10.0
@@ -123,18 +126,44 @@ def _descendants(pid: int) -> list[int]:
     return found
 
 
-def gpus() -> int:
-    """Count the GPUs that programs may use: those that CUDA_VISIBLE_DEVICES names, or all."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+def devices() -> list[str]:
+    """Name the GPUs that programs may use: those of CUDA_VISIBLE_DEVICES, or all by number."""
+    named = os.environ.get(VISIBLE)
     if named is not None:
-        return len([part for part in named.split(",") if part.strip() not in ("", "-1")])
+        return [part.strip() for part in named.split(",") if part.strip() not in ("", "-1")]
     program = shutil.which("nvidia-smi")
     if program is None:
-        return 0
+        return []
     with suppress(OSError, subprocess.SubprocessError):
         listed = subprocess.run([program, "-L"], capture_output=True, text=True, timeout=30)
-        return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
-    return 0
+        lines = listed.stdout.splitlines()
+        return [str(n) for n in range(sum(line.startswith("GPU ") for line in lines))]
+    return []
+
+
+def gpus() -> int:
+    """Count the GPUs that programs may use."""
+    return len(devices())
+
+
+def shares(there: Sequence[str], together: int) -> list[str]:
+    """Divide GPUs among trainings at a time, as values of CUDA_VISIBLE_DEVICES.
+
+    Every training gets as many as every other, so that they are alike; what is left over is idle.
+    Of more trainings than GPUs, some have theirs in common.
+
+    Args:
+        there: The GPUs, at least one.
+        together: Trainings at a time.
+
+    >>> shares(["0", "1", "2"], 2), shares(["0", "1"], 3)
+    (['0', '1'], ['0', '1', '0'])
+    >>> shares(["0", "1", "2", "3"], 2)
+    ['0,1', '2,3']
+    """
+    each = max(1, len(there) // together)
+    firsts = [each * number % len(there) for number in range(together)]
+    return [",".join(there[first : first + each]) for first in firsts]
 
 
 def write_conversations(job: Job, path: Path) -> int:
