@@ -2,7 +2,7 @@
 
 import pytest
 
-from stillroom.text.code import extract_code
+from stillroom.text.code import closed_blocks, extract_code
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,20 @@ def test_extract_code_prefers_a_definition_to_an_example_of_its_use():
     answer = "```python\ndef f(): ...\n```\nUse:\n```python\nprint(f())\n```"
     assert extract_code(answer, "python", defining=True) == ("def f(): ...\n", "defining")
     assert extract_code(answer, "python") == ("print(f())\n", "fenced")
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("a\n```python\n1\n```\nb\n```python\n2", "a\n```python\n1\n```"),
+        ("````\n```\n1\n```\n````\nb", "````\n```\n1\n```\n````"),
+        ("````\n```\n1\n```\n", ""),
+        ("```python\n1", ""),
+        ("no block", ""),
+    ],
+)
+def test_closed_blocks_end_where_the_last_one_does(answer, expected):
+    assert closed_blocks(answer) == expected
 
 
 def test_extract_code_takes_linear_time():

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from tests.fakes import FakeModel, FakeModels, echo
 from tests.kitchen import Kitchen, rows
 
-from stillroom.errors import RecipeError, SourceError
+from stillroom.errors import RecipeError, SetupError, SourceError
 from stillroom.models.chat import Completion, Failure, Reply, Request
 from stillroom.models.ledger import Ledger
+from stillroom.sandbox import open_sandbox
 from stillroom.steps.answer.draws import Known, Tally, Until, half_width
 
 RECIPE = """\
@@ -163,6 +164,59 @@ def test_until_correct_goes_on_after_draws_that_failed(cook: Cook) -> None:
     got = cook(UNTIL, {"question": "a?", "reference": "7"}, reply=reply)
     assert [r["draw"] for r in got] == [2, 3]
     assert cook.kitchen.built[-1].artifact.manifest.drops == {"refused": 2}
+
+
+def test_until_correct_goes_on_after_an_answer_that_was_cut_off(cook: Cook) -> None:
+    def reply(request: Request) -> Reply:
+        words = "So far 3 + 4 = 7, and" if request.draw < 4 else "\\boxed{7}"
+        return Completion(None, words, "length" if request.draw < 4 else "stop", 3, 5)
+
+    got = cook(UNTIL, {"question": "a?", "reference": "7"}, reply=reply)
+    assert [r["draw"] for r in got] == [0, 1, 2, 3, 4, 5]
+
+
+PROGRAMS = """\
+name: test
+models: {{teacher: {{name: some/model, max_tokens: 100}}}}
+domains:
+  code:
+    - source: {{file: {file}, tests: {{column: tests, kind: asserts}}}}
+    - {step}
+"""
+
+
+@pytest.fixture
+def programs(cook: Cook) -> Callable[[str], list[dict[str, Any]]]:
+    """Run a step on a question of which every fourth program is right, and one without tests."""
+    try:
+        open_sandbox()
+    except SetupError as error:
+        pytest.skip(str(error))
+
+    def reply(request: Request) -> Reply:
+        value = "x" if request.draw % 4 == 3 else "0"
+        return Completion(None, f"```python\ndef f(x):\n    return {value}\n```", "stop", 3, 5)
+
+    def run(step: str) -> list[dict[str, Any]]:
+        cook.kitchen.models = FakeModels(FakeModel(reply))
+        asked = [{"question": "f?", "tests": ["assert f(1) == 1"]}, {"question": "g?"}]
+        file = cook.folder / "q.jsonl"
+        file.write_text("".join(json.dumps(q) + "\n" for q in asked))
+        return rows(cook.kitchen.run(PROGRAMS.format(file=file, step=step))["code"])
+
+    return run
+
+
+def test_until_a_program_passes_its_tests(programs: Callable[[str], list[dict[str, Any]]]) -> None:
+    got = programs("answer: {draws: {until: correct, by: code, at_most: 8}}")
+    assert [(r["question"], r["draw"]) for r in got] == [
+        ("f?", 0), ("f?", 1), ("f?", 2), ("f?", 3), ("g?", 0),
+    ]  # fmt: skip
+
+
+def test_solve_rate_of_programs(programs: Callable[[str], list[dict[str, Any]]]) -> None:
+    got = programs("label: {solve_rate: {model: teacher, by: code, draws: 8}}")
+    assert [(r["solve_rate"], r["solve_rate_decided"]) for r in got] == [(0.25, 8), (None, None)]
 
 
 def half_right(request: Request) -> Reply:

@@ -73,6 +73,30 @@ class TestGroups:
         assert [r["in_majority"] for r in rows(table, "in_majority")] == [True, True, False]
         assert rows(table, "majority_share")[0]["majority_share"] == 1.0
 
+    def test_answer_that_was_cut_off_counts_for_what_it_closed(self, tmp_path):
+        cut = [
+            (None, "So far 3 + 1 is 4, and next comes", "length"),
+            (None, "First, 5 of them", "content_filter"),
+            (None, r"So \boxed{4}. Let me check: 2 +", "length"),
+            (None, "It is <answer>5</answer>. Or 4", "length"),
+            (None, "3 + 1 is 4", "stop"),
+            (None, "The answer is 5", "stop"),
+        ]
+        steps = ["verify: math", "label: pass_rate", "label: majority\n      as: majority"]
+        table, _ = cook(tmp_path, steps, cut)
+        found = rows(table, "verdict", "in_majority", "majority", "pass_rate", "draws_decided")
+        assert [r["verdict"] for r in found] == [
+            "unparsed", "unparsed", "correct", "incorrect", "correct", "incorrect",
+        ]  # fmt: skip
+        assert {(r["pass_rate"], r["draws_decided"]) for r in found} == {(0.5, 4)}
+        assert {r["majority"] for r in found} == {None}  # two votes for each
+
+    def test_whole_answer_that_was_cut_off_is_undecided(self, tmp_path):
+        table, _ = cook(
+            tmp_path, ["verify: exact"], [(None, "fo", "length"), "fo"], reference="four"
+        )
+        assert [r["verdict"] for r in rows(table, "verdict")] == ["unparsed", "incorrect"]
+
     def test_majority_by_letters(self, tmp_path):
         table, _ = cook(tmp_path, ["label: {majority: choice}"], ["(B)", "The answer is B.", "(C)"])
         assert rows(table, "majority")[0]["majority"] == "B"
@@ -135,8 +159,9 @@ class TestGroups:
 def test_majority_does_not_depend_on_the_order_of_draws(texts):
     answers = ["hm" if text is None else rf"\boxed{{{text}}}" for text in texts]
     frame = pl.DataFrame(
-        {"id": [str(i) for i in range(7)], "question_id": ["q"] * 7, "answer": answers}
-    )
+        {"id": [str(i) for i in range(7)], "question_id": ["q"] * 7, "answer": answers,
+         "finish_reason": ["stop"] * 7}
+    )  # fmt: skip
     with Label.model_validate("majority").measure.prepare(lambda: iter([frame]), RT, None) as vote:
         found = vote(frame)
     assert set(found["majority"]) == {"0.5"}

@@ -41,6 +41,22 @@ _FENCE = re.compile(r"^[ \t]{0,12}(`{3,}|~{3,})[ \t]*([^\s`]*)[^`\n]*$", re.MULT
 _DEFINITION = re.compile(r"^(?:async +def|def|class) ", re.MULTILINE)
 
 
+def closed_blocks(answer: str) -> str:
+    r"""Return an answer up to the end of its last closed block; nothing if it has none.
+
+    >>> closed_blocks("So:\n```\n1\n```\nor\n```\n2")
+    'So:\n```\n1\n```'
+    """
+    opened: str | None = None
+    end = 0
+    for fence in _FENCE.finditer(answer):
+        if opened is None:
+            opened = fence[1]
+        elif fence[1].startswith(opened) and not fence[2].strip("{}."):
+            opened, end = None, fence.end()
+    return answer[:end]
+
+
 def extract_code(answer: str, language: Language, *, defining: bool = False) -> Code | None:
     r"""Find the program of a visible answer; None when no rule fires.
 

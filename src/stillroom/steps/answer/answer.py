@@ -23,7 +23,8 @@ from stillroom.steps.base import Calls, Misfit, ModelSpec, Out, Runtime, Step, T
 from stillroom.steps.foretelling import Measured, estimate_at_most, expect
 from stillroom.store.artifact import Delta, Manifest
 from stillroom.store.table import Table
-from stillroom.verifiers import Task, key_of, verifier
+from stillroom.verifiers import key_of, verifier
+from stillroom.verifiers.asked import known_in, task_of
 
 T = TypeVar("T")
 
@@ -66,14 +67,14 @@ class Asked(NamedTuple):
     Attributes:
         id: Of its row.
         question: Its text.
-        reference: Its known answer, where draws depend on verdicts.
+        known: Its known answer or its tests, where draws depend on verdicts.
         first: Number of its first draw; above 0 where rows before it ask the same.
         draws: How many draws, at most.
     """
 
     id: str
     question: str
-    reference: str | None
+    known: str | None
     first: int
     draws: int
 
@@ -128,6 +129,7 @@ class Answer(Step):
         fields = super().identity()
         if isinstance(self.draws, Until):
             fields["draws"]["by"] = key_of(self.draws.by)
+            fields["draws"]["cut"] = "undecided"  # so that what was drawn before they were is not
         return {k: v for k, v in fields.items() if v is not None or k not in optional}
 
     @property
@@ -139,7 +141,8 @@ class Answer(Step):
         """Read the question, and what its number of draws depends on."""
         if isinstance(self.draws, DrawsIn):
             return ("question", self.draws.column)
-        return ("question", "reference") if isinstance(self.draws, Until) else ("question",)
+        known = (known_in(self.draws.by),) if isinstance(self.draws, Until) else ()
+        return ("question", *known)
 
     def check(self, shapes: Sequence[Shape]) -> Shape:
         """Turn questions into answers; the question's columns can still be read."""
@@ -213,13 +216,15 @@ class Answer(Step):
 
     def _asked(self, frame: pl.DataFrame, firsts: Mapping[str, int]) -> Iterator[Asked]:
         """Read questions, with the draws that each may get."""
-        reference = frame["reference"] if isinstance(self.draws, Until) else [None] * frame.height
+        known_of: Iterable[str | None] = [None] * frame.height
+        if isinstance(self.draws, Until):
+            known_of = frame[known_in(self.draws.by)]
         if isinstance(self.draws, DrawsIn):
             draws = frame[self.draws.column].to_list()
         else:
             draws = [self._most] * frame.height
         for row_id, question, known, n in zip(
-            frame["id"], frame["question"], reference, draws, strict=True
+            frame["id"], frame["question"], known_of, draws, strict=True
         ):
             if n is None or not 0 <= n <= MOST:
                 assert isinstance(self.draws, DrawsIn)
@@ -290,13 +295,19 @@ class Answer(Step):
                     n = min(rule.round, rule.at_most - tally.drawn)
                     yield q, self.requests(q.question, q.first + tally.drawn, n)
 
-        with verifier(rule.by, workers=rt.workers) as judge:
+        opened = verifier(
+            rule.by,
+            workers=rt.workers,
+            sandbox=rt.sandbox,
+            allow_unsandboxed=rt.allow_unsandboxed,
+        )
+        with opened as judge:
             while not all(tally.closed for tally in tallies.values()):
                 self._buy(lambda: _every(requests for _, requests in unsettled()), rt)
                 for batch in _batches(unsettled(), max(1, _ROWS // rule.round)):
                     replies = self._replies([r for _, requests in batch for r in requests], ledger)
                     tasks = [
-                        (q.id, Task(reply.answer, q.reference))
+                        (q.id, task_of(rule.by, reply.answer, reply.finish_reason, q.known))
                         for q, requests in batch
                         for r in requests
                         if isinstance(reply := replies[r.key][1], Completion)

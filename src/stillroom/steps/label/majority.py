@@ -12,6 +12,7 @@ from stillroom.rows import Schema
 from stillroom.steps.base import Runtime, Shardwise
 from stillroom.steps.label.measure import Frames, Measure, Plain
 from stillroom.verifiers import Verifier, key_of, verifier
+from stillroom.verifiers.asked import said_for_good
 from stillroom.verifiers.vote import Group, final_text, grouped
 
 
@@ -19,9 +20,10 @@ class Majority(Measure):
     """The final answer that more draws of the question give than any other, by value.
 
     Answers are put together when the verifier finds them equal, so that ``1/2`` and ``0.5`` are
-    one. Draws without a final answer have no vote, and a tie has no majority. The columns:
-    ``majority`` (the answer as most of its voters write it), ``majority_votes``,
-    ``majority_share`` (of the draws that have a vote, 0 to 1) and ``in_majority``.
+    one. Draws without a final answer have no vote, nor have those that were cut off before they
+    gave one; a tie has no majority. The columns: ``majority`` (the answer as most of its voters
+    write it), ``majority_votes``, ``majority_share`` (of the draws that have a vote, 0 to 1) and
+    ``in_majority``.
 
     Attributes:
         by: The verifier that finds answers equal.
@@ -44,8 +46,8 @@ class Majority(Measure):
         return {"by": key_of(self.by)}
 
     def reads(self) -> Sequence[str]:
-        """Read the visible answers, question by question."""
-        return ("question_id", "answer")
+        """Read the visible answers and how they ended, question by question."""
+        return ("question_id", "answer", "finish_reason")
 
     def adds(self) -> Schema:
         """Add the majority, its votes, and whether a draw is in it."""
@@ -65,8 +67,9 @@ class Majority(Measure):
     def _vote(self, frame: pl.DataFrame, judge: Verifier) -> pl.DataFrame:
         votes: dict[str, Counter[str]] = {}
         found = []
-        for question, answer in frame.select("question_id", "answer").iter_rows():
-            text = final_text(answer, self.by)
+        columns = frame.select("question_id", "answer", "finish_reason")
+        for question, answer, ended in columns.iter_rows():
+            text = final_text(said_for_good(answer, ended), self.by)
             found.append((question, text))
             counted = votes.setdefault(question, Counter())
             if text is not None:

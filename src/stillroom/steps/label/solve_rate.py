@@ -18,7 +18,8 @@ from stillroom.steps.base import Calls, ModelSpec, Runtime, Shardwise, Tick
 from stillroom.steps.foretelling import estimate, estimate_at_most
 from stillroom.steps.label.measure import Frames, Measure
 from stillroom.store.table import Table
-from stillroom.verifiers import Kind, Task, Verifier, key_of, verifier
+from stillroom.verifiers import Kind, Verifier, key_of, verifier
+from stillroom.verifiers.asked import known_in, task_of
 
 ROWS = 256
 """Questions that are read back and verified together; bounds memory."""
@@ -27,11 +28,14 @@ ROWS = 256
 class SolveRate(Measure):
     """How often a model answers the question correctly: correct draws among the decided ones.
 
-    Draws that failed, or whose answer could not be read, are undecided: neither right nor wrong. A
-    question without a reference is not asked, and has no value; nor has one of which no draw was
-    decided. Draws are those that `answer` would buy with the same model, prefix and suffix, so they
-    are shared with it: 64 draws here contain the 16 there. Where the draws are rows already, the
-    measure `pass_rate` counts their verdicts.
+    Draws that failed, whose answer could not be read, or that were cut off before they gave one,
+    are undecided: neither right nor wrong. A question without a reference, or without tests where
+    programs are run, is not asked, and has no value; nor has one of which no draw was decided.
+
+    Draws are those that `answer` would buy with the same model, prefix and suffix, so they are
+    shared with it: 64 draws here contain the 16 there. So the answers to questions that were kept
+    for their rate are the draws that it was measured on, and say nothing new about it. Where the
+    draws are rows already, the measure `pass_rate` counts their verdicts.
 
     Few draws say little: a question that a model solves three times in ten is missed four times in
     a row with a chance of 24 percent.
@@ -39,7 +43,7 @@ class SolveRate(Measure):
     Attributes:
         model: Role of the model in the recipe's ``models``.
         draws: Draws per question, n.
-        by: The verifier: ``math``, ``choice`` or ``exact``; see `verify`.
+        by: The verifier: ``math``, ``choice``, ``letters``, ``exact`` or ``code``; see `verify`.
         prefix: Text before the question.
         suffix: Text after the question.
         column: Name of the new column. Beside it stand ``COLUMN_correct`` and ``COLUMN_decided``,
@@ -65,12 +69,12 @@ class SolveRate(Measure):
         return self.model_copy(update={"model": role(self.model, models, "model")})
 
     def identity(self) -> dict[str, Any]:
-        """Let a changed verifier change the key."""
-        return {"by": key_of(self.by)}
+        """Let a changed verifier change the key, and that cut answers are undecided."""
+        return {"by": key_of(self.by), "cut": "undecided"}
 
     def reads(self) -> Sequence[str]:
-        """Read the question and its reference."""
-        return ("question", "reference")
+        """Read the question, and its reference or its tests."""
+        return ("question", known_in(self.by))
 
     def adds(self) -> Schema:
         """Add the rate, the counts, and how they were found."""
@@ -79,20 +83,25 @@ class SolveRate(Measure):
         return {name: pl.Float64(), **counts, f"{name}_by": pl.String()}
 
     def _asked(self, frame: pl.DataFrame) -> Iterator[list[Request]]:
-        """Word the draws of each row; none without a reference."""
+        """Word the draws of each row; none where nothing is known to compare them with."""
         answer = Answer(model=self.model, prefix=self.prefix, suffix=self.suffix)
-        for question, reference in frame.select("question", "reference").iter_rows():
-            known = (reference or "").strip()
-            yield answer.requests(question, 0, self.draws) if known else []
+        for question, known in frame.select("question", known_in(self.by)).iter_rows():
+            yield answer.requests(question, 0, self.draws) if (known or "").strip() else []
 
     @contextlib.contextmanager
     def prepare(self, frames: Frames, rt: Runtime, tally: Counter[str]) -> Iterator[Shardwise]:
         """Buy every draw, then verify them shard by shard."""
-        asked = sum(_referenced(frame) for frame in frames())
+        asked = sum(self._askable(frame) for frame in frames())
         rt.tick(Tick(of=asked * self.draws))
         wanted = (r for frame in frames() for requests in self._asked(frame) for r in requests)
         purchase(wanted, bound(self.model), rt)
-        with verifier(self.by, workers=rt.workers) as judge:
+        opened = verifier(
+            self.by,
+            workers=rt.workers,
+            sandbox=rt.sandbox,
+            allow_unsandboxed=rt.allow_unsandboxed,
+        )
+        with opened as judge:
             yield lambda frame: self._rates(frame, rt.ledger(), judge, tally)
 
     def _rates(
@@ -101,19 +110,19 @@ class SolveRate(Measure):
         spec = bound(self.model)
         heat = "left to the server" if spec.temperature is None else f"{spec.temperature:g}"
         rows: list[tuple[float | None, int | None, int | None, str | None]] = []
-        asked = zip(self._asked(frame), frame["reference"], strict=True)
+        asked = zip(self._asked(frame), frame[known_in(self.by)], strict=True)
         while part := list(islice(asked, ROWS)):
             replies = ledger.get_many(r.key for requests, _ in part for r in requests)
             tasks = [
-                Task(replies[request.key].answer, reference)
-                for requests, reference in part
+                task_of(self.by, reply.answer, reply.finish_reason, known)
+                for requests, known in part
                 for request in requests
-                if request.key in replies
+                if (reply := replies.get(request.key))
             ]
             verdicts = iter(judge.verify(tasks))
             for requests, _ in part:
                 if not requests:
-                    tally["no reference"] += 1
+                    tally[f"no {known_in(self.by)}"] += 1
                     rows.append((None, None, None, None))
                     continue
                 own = list(islice(verdicts, sum(r.key in replies for r in requests)))
@@ -139,7 +148,6 @@ class SolveRate(Measure):
         """Bound the draws."""
         return estimate_at_most(bound(self.model), rt, rows * self.draws)
 
-
-def _referenced(frame: pl.DataFrame) -> int:
-    """Count the rows that have a reference."""
-    return int((frame["reference"].fill_null("").str.strip_chars() != "").sum())
+    def _askable(self, frame: pl.DataFrame) -> int:
+        """Count the rows of which enough is known."""
+        return int((frame[known_in(self.by)].fill_null("").str.strip_chars() != "").sum())

@@ -17,6 +17,7 @@ from stillroom.steps.verify.stages import By, Judge, Stage, with_defaults
 from stillroom.store.artifact import Delta, Manifest
 from stillroom.store.table import Table
 from stillroom.verifiers import Task, key_of, verifier
+from stillroom.verifiers.asked import said_for_good
 from stillroom.verifiers.canaries import MOST_FIRST, Canaries
 from stillroom.verifiers.cascade import Alone, Cascade, Sturdy
 from stillroom.verifiers.cascade import Stage as Opened
@@ -30,7 +31,8 @@ class Verify(Step):
 
     Five verdicts are kept apart: ``correct``, ``incorrect``, ``unparsed`` (no answer was found in
     it, or it could not be compared), ``no_reference`` and ``error`` (the verifier gave up). Only
-    the first is correct, and only the second is wrong.
+    the first is correct, and only the second is wrong. Of an answer that was cut off only what it
+    says for good is looked at: a box, a tag, or, of programs, closed blocks of code.
 
     A cascade, or in short a list such as ``verify: [math, judge]``, asks stage after stage: each
     looks at what those before it left undecided, and the first that decides counts. ``verifier``
@@ -47,7 +49,7 @@ class Verify(Step):
     """
 
     STEP: ClassVar[str] = "verify"
-    VERSION: ClassVar[int] = 4
+    VERSION: ClassVar[int] = 5
     DELTA: ClassVar[Delta] = "columns"
     TAKES: ClassVar[Kind | None] = "answers"
     COLUMNS: ClassVar[Schema] = {
@@ -118,8 +120,9 @@ class Verify(Step):
         return self.model_copy(update={"cascade": tuple(stages)}) if stages else self
 
     def reads(self, shape: Shape) -> Sequence[str]:
-        """Read the visible answer and what it is compared with; never the thinking."""
-        return list(dict.fromkeys(name for stage in self.stages for name in stage.reads()))
+        """Read the visible answer, its end and what it is compared with; never the thinking."""
+        names = (name for stage in self.stages for name in stage.reads())
+        return list(dict.fromkeys(["finish_reason", *names]))
 
     def adds(self, shape: Shape) -> Schema:
         """Add the verdict, what was extracted and by which rule, and who decided."""
@@ -156,10 +159,13 @@ class Verify(Step):
         return canaries.notes(judge.model, asked)
 
     def _verified(self, frame: pl.DataFrame, cascade: Cascade) -> pl.DataFrame:
-        names = [name for name in frame.columns if name != "id"]
+        names = [name for name in frame.columns if name not in ("id", "answer", "finish_reason")]
+        runs = any(stage.by == "code" for stage in self.stages)
         tasks = [
-            Task(**{"reference": None, **dict(zip(names, row, strict=True))})
-            for row in frame.select(names).iter_rows()
+            Task(said_for_good(answer, ended, code=runs), known.pop("reference", None), **known)
+            for answer, ended, known in zip(
+                frame["answer"], frame["finish_reason"], frame.select(names).to_dicts(), strict=True
+            )
         ]
         verdicts = cascade.verify(tasks)
         columns = {
@@ -229,8 +235,11 @@ class Verify(Step):
                     missing.add(key)
 
         count(canary_inquiries(judge, canaries.opening))
-        for frame in table.frames("question", "reference", "answer"):
-            tasks = [Task(answer=a, reference=r, question=q) for q, r, a in frame.iter_rows()]
+        for frame in table.frames("question", "reference", "answer", "finish_reason"):
+            tasks = [
+                Task(answer=said_for_good(a, ended), reference=r, question=q)
+                for q, r, a, ended in frame.iter_rows()
+            ]
             prepared = [(task, judge.prepare(task)) for task in tasks]
             shown = [(t, p) for t, p in prepared if isinstance(p, Inquiry)]
             riding = canaries.riding((t.question, t.reference or "") for t, _ in shown)
