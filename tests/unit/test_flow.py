@@ -130,6 +130,19 @@ def test_silence_after_a_refusal_is_short_where_answers_are(
     assert server.silence_s(0.5) == pytest.approx(first_s)
 
 
+@pytest.mark.parametrize(("refused", "left"), [(1, 242.2), (11, 232.2), (200, 127.2)])
+def test_refusals_that_end_the_fast_start_take_a_call_each_and_half_at_most(
+    refused: int, left: float
+) -> None:
+    limit = Limit(1024)
+    for i in range(refused):
+        limit.refused(0.1 + i / 1000, sent_at=0.0)
+    assert limit.value == pytest.approx(left)
+    for i in range(50):  # later ones are one sign together
+        limit.refused(2.0 + i / 1000, sent_at=1.0)
+    assert limit.value == pytest.approx(left * 0.95 - 1)
+
+
 def test_silence_of_a_full_server_doubles_the_limit_until_something_is_refused() -> None:
     limit, now = Limit(1000), 0.0
     seen = []

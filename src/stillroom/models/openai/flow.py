@@ -10,7 +10,8 @@ The limit follows TCP's congestion control (RFC 5681), in calls instead of segme
   a refusal comes at once, an answer after seconds, in which the server would stand half idle;
 - after that it grows by the 32nd part of the user's bound per round;
 - a refusal (429, 503, 529) takes a twentieth of it and one call: nothing is lost by one but its
-  way there and back;
+  way there and back. Those that end the fast start take one call each besides, half of it at
+  most: a doubling may have gone twice too far;
 - a timeout cuts it to half: the work was lost;
 - three rounds in which more calls at once brought no more work, so that they only waited longer,
   take it back to where the most work was seen.
@@ -67,6 +68,8 @@ class Limit:
         """Forget what was learnt: the server has just come back."""
         self.value = first_limit(self.most) if start is None else float(min(start, self.most))
         self._fast = True
+        self._overshot_at = -math.inf  # when the fast start met its first refusal
+        self._least = 1.0  # that the calls of then may cut it to
         self._full_since: float | None = None
         self._cut_at = -math.inf
         self._best = 0.0  # most work per second of any round
@@ -119,9 +122,14 @@ class Limit:
         Returns:
             Whether that is news: the call was sent after the last one that the limit was cut for.
         """
+        if self._fast:
+            self._fast, self._overshot_at, self._least = False, now, self.value / 2
         # One call less besides: a small limit would else grow by more than it was cut, and leave
         # no room for who comes later.
-        return self._cut(CUT_WHEN_REFUSED, now, sent_at, less=1)
+        news = self._cut(CUT_WHEN_REFUSED, now, sent_at, less=1)
+        if not news and sent_at < self._overshot_at and self.value > self._least:
+            self.value -= 1
+        return news
 
     def lost(self, now: float, *, sent_at: float) -> None:
         """Take note of a call that got no answer in time."""
