@@ -76,12 +76,7 @@ def rows(table: Table, *columns: str) -> list[dict[str, Any]]:
 
 def drops(built: Built) -> pl.DataFrame:
     """Read what a step dropped."""
-    frames = [
-        pl.read_parquet(built.artifact.path / s.data.name)
-        for s in built.artifact.manifest.shards
-        if s.data is not None
-    ]
-    return pl.concat(frames)
+    return built.artifact.scan_all().collect()
 
 
 MODELS = "name: test\nmodels: {teacher: {name: t}, grader: {name: g}}\ndomains:\n  math:\n"

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from tests.killed import killed, stillroom
+from tests.kitchen import Kitchen, rows
 from tests.servers import Seen, TeacherServer, answer
 
 from stillroom.recipe.make import read_paths
@@ -119,6 +120,44 @@ def test_killed_runs_end_in_the_same_bytes_and_buy_nothing_twice(kitchen, seed):
     repeated = server.total - wanted
     assert 0 <= repeated <= kills * CONCURRENCY
     assert len(server.calls) == wanted
+
+
+KILLED = """
+import os, pathlib, signal, sys
+import stillroom.store.store as store
+from tests.kitchen import Kitchen
+
+done = getattr(store, sys.argv[1])
+def die(path):
+    if path.name == "drops.parquet":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return done(path)
+setattr(store, sys.argv[1], die)
+Kitchen(pathlib.Path("store")).chain(sys.stdin.read())
+"""
+
+
+@pytest.mark.parametrize("moment", ["file_digest", "sync"])
+def test_kill_in_the_middle_of_a_file_of_drops_costs_that_step_only(tmp_path, moment):
+    lines = [json.dumps({"question": f"Echo {i % 50}?"}) for i in range(90)]
+    (tmp_path / "q.jsonl").write_text("\n".join(lines))
+    steps = f"- source: {{file: {tmp_path / 'q.jsonl'}}}\n- dedup: exact\n- take: 20"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    process = subprocess.run(
+        [sys.executable, "-c", KILLED, moment], cwd=tmp_path, env=environment, input=steps,
+        text=True, capture_output=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (process.returncode, process.stderr) == (-signal.SIGKILL, "")
+    assert [p.name for p in (tmp_path / "store").glob("building/*/*.parquet")] == ["drops.parquet"]
+    calm, resumed = Kitchen(tmp_path / "calm"), Kitchen(tmp_path / "store")
+    table = resumed.chain(steps)
+    assert resumed.fresh() == ["math.dedup", "math.take"]
+    assert rows(table) == rows(calm.chain(steps))
+    assert table.height == 20
+    drops = {p.relative_to(tmp_path / "store") for p in (tmp_path / "store").rglob("drops.parquet")}
+    assert len(drops) == 2
+    for path in drops:
+        assert (tmp_path / "store" / path).read_bytes() == (tmp_path / "calm" / path).read_bytes()
 
 
 def test_two_processes_on_one_store_share_the_work(kitchen):

@@ -21,7 +21,8 @@ def test_draw_is_the_keyed_hash_of_the_standard_library(ids, seed, purpose):
     expected = [
         int.from_bytes(blake2b(i.encode(), digest_size=8, key=key).digest(), "big") for i in ids
     ]
-    assert lottery(pl.Series(ids, dtype=pl.String), seed, *purpose).to_list() == expected
+    rows = pl.DataFrame({"id": ids}, {"id": pl.String})
+    assert rows.select(lottery(seed, *purpose))["lot"].to_list() == expected
 
 
 NAMES = st.text("abcdefgh", min_size=1, max_size=2)

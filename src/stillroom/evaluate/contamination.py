@@ -96,13 +96,10 @@ def suspects_of(artifacts: Iterable[Artifact], where: str) -> Suspects | None:
             continue
         for name in artifact.manifest.fields["against"]:
             rows.setdefault(name, set())
-        for shard in artifact.manifest.shards:
-            if shard.data is None:
-                continue
-            for witness in pl.read_parquet(artifact.path / shard.data.name)["witness"]:
-                for name, place in _WITNESS.findall(witness or ""):
-                    if name in rows:
-                        rows[name].add(int(place))
+        for witness in artifact.scan_all().select("witness").collect()["witness"]:
+            for name, place in _WITNESS.findall(witness or ""):
+                if name in rows:
+                    rows[name].add(int(place))
     if not rows:
         return None
     return Suspects(where, {name: frozenset(places) for name, places in rows.items()})

@@ -6,9 +6,8 @@ from typing import Any
 
 import polars as pl
 
-from stillroom.rows import DROP
 from stillroom.run.runner import Built
-from stillroom.store.artifact import Artifact, ShardFile
+from stillroom.store.artifact import Artifact
 
 LIMIT = 20
 """Rows that a text fragment may find, at most."""
@@ -42,14 +41,9 @@ def find_rows(built: Sequence[Built], text: str) -> list[str]:
         matches = pl.col("id").str.starts_with(text) | pl.col(column).str.contains(
             text, literal=True
         )
-        for file in _files(step.artifact, lost=False):
-            frame = pl.scan_parquet(step.artifact.path / file.name).filter(matches)
-            for row_id in frame.select("id").head(LIMIT).collect()["id"]:
-                found[row_id] = None
-        for file in _files(step.artifact, lost=True):
-            lost = pl.scan_parquet(step.artifact.path / file.name)
-            lost = lost.filter(pl.col("id").str.starts_with(text))
-            found.update(dict.fromkeys(lost.select("id").head(LIMIT).collect()["id"]))
+        lost = step.artifact.scan_lost().filter(pl.col("id").str.starts_with(text))
+        for rows in (step.artifact.scan_all().filter(matches), lost):
+            found.update(dict.fromkeys(rows.select("id").head(LIMIT).collect()["id"]))
     return list(found)[:LIMIT]
 
 
@@ -58,10 +52,10 @@ def story(built: Sequence[Built], row_id: str) -> Iterator[Event]:
     for step in built:
         delta = step.artifact.manifest.delta
         what = {"rows": "row", "columns": "columns", "drops": "dropped"}[delta]
-        for lost in (False, True):
-            for values in _lookup(step.artifact, "id", row_id, lost=lost):
+        for name, rows in ((what, step.artifact.scan_all()), ("lost", step.artifact.scan_lost())):
+            for values in _lookup(rows, "id", row_id):
                 del values["id"]
-                yield Event(step.path, "lost" if lost else what, values)
+                yield Event(step.path, name, values)
 
 
 def answers_to(built: Sequence[Built], question_id: str) -> list[str]:
@@ -69,35 +63,26 @@ def answers_to(built: Sequence[Built], question_id: str) -> list[str]:
     ids: dict[str, None] = {}
     for step in built:
         if step.artifact.manifest.kind == "answers":
-            for row in _lookup(step.artifact, "question_id", question_id, lost=False):
+            for row in _lookup(step.artifact.scan_all(), "question_id", question_id):
                 ids[row["id"]] = None
     return list(ids)
 
 
 def drops_of(artifact: Artifact, number: int) -> pl.DataFrame:
     """Return the first rows that a step dropped or lost, with reason, score and witness."""
-    files = _files(artifact, lost=artifact.manifest.delta != "drops")
-    if artifact.manifest.delta == "columns" or not files:
-        return pl.DataFrame(schema=dict(DROP))
-    scans = [pl.scan_parquet(artifact.path / file.name) for file in files]
-    return pl.concat(scans).head(number).collect()
+    is_drops = artifact.manifest.delta == "drops"
+    rows = artifact.scan_all() if is_drops else artifact.scan_lost()
+    return rows.head(number).collect()
 
 
 def question_text(built: Sequence[Built], row_id: str) -> str | None:
     """Return the text of a question."""
     for step in built:
         if step.artifact.manifest.kind == "questions":
-            for row in _lookup(step.artifact, "id", row_id, lost=False):
+            for row in _lookup(step.artifact.scan_all(), "id", row_id):
                 return str(row["question"])
     return None
 
 
-def _lookup(artifact: Artifact, column: str, value: str, *, lost: bool) -> Iterator[dict[str, Any]]:
-    for file in _files(artifact, lost=lost):
-        frame = pl.scan_parquet(artifact.path / file.name).filter(pl.col(column) == value)
-        yield from frame.collect().iter_rows(named=True)
-
-
-def _files(artifact: Artifact, *, lost: bool) -> list[ShardFile]:
-    shards = artifact.manifest.shards
-    return [f for s in shards if (f := s.lost if lost else s.data) is not None and f.rows]
+def _lookup(rows: pl.LazyFrame, column: str, value: str) -> Iterator[dict[str, Any]]:
+    yield from rows.filter(pl.col(column) == value).collect().iter_rows(named=True)

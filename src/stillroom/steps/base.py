@@ -6,9 +6,7 @@ Fields enter the step's key; where and how it runs arrives as `Runtime` and neve
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import accumulate
 from typing import Any, ClassVar, Protocol, Self
 
 import polars as pl
@@ -44,6 +42,16 @@ class Out(Protocol):
         parent: int | None = None,
     ) -> None:
         """Finish one shard."""
+        ...
+
+    def write_drops(self, drops: pl.DataFrame, rows_in: Sequence[int]) -> None:
+        """Finish all shards at once, with drops that were found over the whole table.
+
+        Args:
+            drops: ``place``, a row's number in the table from 0, and the columns of
+                `stillroom.rows.DROP`; in the order of places.
+            rows_in: Rows that the step saw, shard by shard.
+        """
         ...
 
 
@@ -354,44 +362,9 @@ class RowStep(Step):
 
 
 def write_drops(table: Table, drops: pl.DataFrame, out: Out, rt: Runtime) -> None:
-    """Write drops that were found over a whole table to the shards in which their rows lie.
-
-    Args:
-        table: What the step read.
-        drops: ``place``, a row's number in the table from 0, and the columns of
-            `stillroom.rows.DROP`; in the order of places.
-        out: Where shards go.
-        rt: Hears of progress.
-    """
-    seen = pl.Series([0, *accumulate(table.heights)], dtype=pl.UInt32)
-    ends = drops["place"].search_sorted(seen, "left").to_list()
-
-    def find(index: int) -> pl.DataFrame:
-        return drops.slice(ends[index], ends[index + 1] - ends[index]).drop("place")
-
-    write_each(table, find, out, rt)
-
-
-def write_each(table: Table, find: Callable[[int], pl.DataFrame], out: Out, rt: Runtime) -> None:
-    """Write the drops of every shard that is not there yet, some shards side by side.
-
-    Args:
-        table: What the step read.
-        find: Called with the number of a shard, by several threads; returns the columns of
-            `stillroom.rows.DROP`.
-        out: Where shards go.
-        rt: How many threads; hears of progress.
-    """
-
-    def write(index: int) -> int:
-        rows = table.heights[index]
-        if not out.has(index):
-            out.write(index, find(index), rows_in=rows)
-        return rows
-
-    with ThreadPoolExecutor(rt.workers) as pool:
-        for rows in pool.map(write, range(len(table.shards))):
-            rt.tick(Tick(rows=rows))
+    """Write drops that were found over a whole table; see `Out.write_drops`."""
+    out.write_drops(drops, table.heights)
+    rt.tick(Tick(rows=table.height))
 
 
 def check_groups(table: Table) -> None:

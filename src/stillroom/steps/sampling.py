@@ -25,26 +25,28 @@ Amount = Annotated[int, Field(ge=0)] | Percent
 """So many rows, or such a part of them, as in ``10%``."""
 
 
-def lottery(ids: pl.Series, seed: int, *purpose: str | None) -> pl.Series:
-    """Draw a number for each id; the smallest numbers win.
+def lottery(seed: int, *purpose: str | None) -> pl.Expr:
+    """Draw a number for each ``id``, as a column ``lot``; the smallest numbers win.
 
-    The number is the keyed BLAKE2b of the id, eight bytes of it, the highest first. The key is the
-    seed and the hash of the purpose, 16 bytes each.
+    The number is the keyed BLAKE2b of the id, eight bytes of it, the highest first: an unsigned
+    64-bit number. The key is the seed and the hash of the purpose, 16 bytes each.
 
     Args:
-        ids: Row ids.
         seed: Any integer of 128 bits.
         purpose: What the draw decides. Draws of one purpose and seed are nested, so that the first
             100 of all rows are the first 100 of their first 1,000; of two purposes, independent.
             So it names all that a row's chance depends on but for how many win.
-
-    Returns:
-        Unsigned 64-bit numbers, in the order of the ids.
     """
     key = seed.to_bytes(16, "little", signed=True) + bytes.fromhex(content_id(*purpose))
-    numbers = pl.Series("lot", [_lottery.draw(ids.__arrow_c_stream__(), key)])
-    column = pl.Array(pl.UInt64, len(ids))
-    return numbers.bin.reinterpret(dtype=column, endianness=sys.byteorder).explode()
+
+    def draw(ids: pl.Series) -> pl.Series:
+        numbers = pl.Series([_lottery.draw(ids.__arrow_c_stream__(), key)])
+        column = pl.Array(pl.UInt64, len(ids))
+        return numbers.bin.reinterpret(dtype=column, endianness=sys.byteorder).explode()
+
+    # Elementwise: a streaming query draws for several parts of the column side by side.
+    lots = pl.col("id").map_batches(draw, return_dtype=pl.UInt64, is_elementwise=True)
+    return lots.alias("lot")
 
 
 def beyond(

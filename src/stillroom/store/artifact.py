@@ -14,11 +14,14 @@ from typing import Any, Literal
 import polars as pl
 
 from stillroom.errors import StoreError
-from stillroom.rows import Kind, Schema
+from stillroom.rows import DROP, Kind, Schema
 from stillroom.store.digest import file_digest, value_digest
 
 Delta = Literal["rows", "columns", "drops"]
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, 2)
+"""In format 1 each shard has files of its own."""
+
 MANIFEST = "manifest.json"
 
 TYPES: Mapping[str, pl.DataType] = {
@@ -33,15 +36,16 @@ TYPES: Mapping[str, pl.DataType] = {
 
 @dataclass(frozen=True)
 class ShardFile:
-    """One Parquet file of an artifact.
+    """The rows of a shard, in a Parquet file of its own or in a run of rows of a shared one.
 
     Attributes:
         name: File name inside the artifact.
-        rows: Rows in the file.
-        bytes: Size on disk.
+        rows: Rows of the shard.
+        bytes: Size of the file on disk.
         digest: Of the file's bytes; a torn or edited file no longer matches.
         columns: Column name to digest of its values; empty for drops, whose ids count
             (`Manifest.dropped_ids`) and nothing else.
+        start: Row of the shared file at which the shard begins; None if the file is its own.
     """
 
     name: str
@@ -49,6 +53,7 @@ class ShardFile:
     bytes: int
     digest: str
     columns: dict[str, str]
+    start: int | None = None
 
 
 @dataclass(frozen=True)
@@ -127,11 +132,11 @@ class Manifest:
         """Read a manifest.
 
         Raises:
-            ValueError, KeyError, TypeError: If the text is not a manifest of this format.
+            ValueError, KeyError, TypeError: If the text is no manifest of a format that is known.
         """
         content = json.loads(text)
-        if content["format"] != FORMAT:
-            raise ValueError(f"format is {content['format']}; expected {FORMAT}")
+        if content["format"] not in READABLE:
+            raise ValueError(f"format is {content['format']}, of another version of Stillroom")
         content["shards"] = [Shard.of(s) for s in content["shards"]]
         return Manifest(**content)
 
@@ -159,7 +164,8 @@ class Artifact:
             ) from None
         except (ValueError, KeyError, TypeError) as error:
             raise StoreError(
-                f"{path / MANIFEST}: unreadable ({error}); expected a manifest of format {FORMAT}. "
+                f"{path / MANIFEST}: unreadable ({error}); expected a manifest of format "
+                f"{' or '.join(map(str, READABLE))}. "
                 "Delete the directory and run again."
             ) from None
         artifact = Artifact(path, manifest)
@@ -173,8 +179,27 @@ class Artifact:
         return artifact
 
     def files(self) -> list[ShardFile]:
-        """List all files, data and lost rows, in shard order."""
-        return [file for shard in self.manifest.shards for file in shard.files]
+        """List all files, data and lost rows, in shard order; a shared one once."""
+        files = (file for shard in self.manifest.shards for file in shard.files)
+        return list({file.name: file for file in files}.values())
+
+    def scan(self, part: ShardFile) -> pl.LazyFrame:
+        """Read the rows of one shard, lazily."""
+        rows = pl.scan_parquet(self.path / part.name)
+        return rows if part.start is None else rows.slice(part.start, part.rows)
+
+    def scan_all(self) -> pl.LazyFrame:
+        """Read the delta of all shards, lazily, in row order."""
+        return self._concat([s.data for s in self.manifest.shards if s.data], self.schema)
+
+    def scan_lost(self) -> pl.LazyFrame:
+        """Read the lost rows of all shards, lazily, in row order."""
+        return self._concat([s.lost for s in self.manifest.shards if s.lost], DROP)
+
+    def _concat(self, parts: list[ShardFile], schema: Schema) -> pl.LazyFrame:
+        names = dict.fromkeys(part.name for part in parts)
+        scans = [pl.scan_parquet(self.path / name) for name in names]
+        return pl.concat(scans) if scans else pl.LazyFrame(schema=schema)
 
     def verify(self) -> None:
         """Read every byte and compare it with the manifest.

@@ -19,9 +19,10 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -217,27 +218,51 @@ class Workshop:
             parent=parent,
             rows_in=rows_in,
         )
-        # Counted while they are at hand; `finish` would have to read every file again.
-        gone = [f for f in (data, lost) if f is not None and f.columns == list(DROP)]
-        reasons: Counter[str] = Counter()
-        for frame in gone:
-            reasons.update(dict(frame["reason"].value_counts().iter_rows()))
-        ids = add_ids("", [id_digest(frame["id"]) or "0" for frame in gone])
-        note = _Note(shard, entry, dict(reasons), ids)
+        note = _Note(shard, entry, *_count(data, lost))
         with disk_errors(self.path), self._journal.open("a", encoding="utf-8") as journal:
             # The line break goes first: what a full disk tore then has a line of its own.
             journal.write(f"\n{json.dumps(note, default=vars)}")
         self._notes[shard] = note
 
-    def _write_file(self, name: str, frame: pl.DataFrame | None) -> ShardFile | None:
+    def write_drops(self, drops: pl.DataFrame, rows_in: Sequence[int]) -> None:
+        """Finish all shards at once, with drops that were found over the whole table, in one file.
+
+        The journal hears nothing of it: after a kill they have to be found again anyway.
+
+        Args:
+            drops: ``place``, a row's number in the table from 0, and the columns of
+                `stillroom.rows.DROP`; in the order of places.
+            rows_in: Rows that the step saw, shard by shard.
+        """
+        seen = pl.Series([0, *accumulate(rows_in)], dtype=pl.UInt32)
+        ends = drops["place"].search_sorted(seen, "left").to_list()
+        drops = drops.select(*DROP)
+        with ThreadPoolExecutor(1) as pool:
+            counted = pool.submit(_count, drops)
+            # A shard is read by itself, and a group of rows as a whole.
+            group = max(ROW_GROUP, -(-drops.height // max(1, len(rows_in))))
+            file = self._write_file("drops.parquet", drops, group)
+            reasons, ids = counted.result()
+        assert file is not None
+        for shard, rows in enumerate(rows_in):
+            start, end = ends[shard : shard + 2]
+            part = replace(file, rows=end - start, start=start)
+            self._notes[shard] = _Note(shard, Shard(part, rows_in=rows), reasons, ids)
+            reasons, ids = {}, ""
+        self.n_shards = len(rows_in)
+
+    def _write_file(
+        self, name: str, frame: pl.DataFrame | None, group: int | None = None
+    ) -> ShardFile | None:
         if frame is None or (frame.is_empty() and name.endswith("lost.parquet")):
             return None
         path = self.path / name
         fit = frame.height * _ROW_GROUP_BYTES // max(1, int(frame.estimated_size()))
         with disk_errors(path):
             frame.write_parquet(
-                path, compression="zstd", compression_level=1, row_group_size=max(ROW_GROUP, fit)
-            )
+                path, compression="zstd", compression_level=1,
+                row_group_size=group or max(ROW_GROUP, fit),
+            )  # fmt: skip
         digested = [] if frame.columns == list(DROP) else frame.columns
         return ShardFile(
             name=name,
@@ -329,6 +354,16 @@ class _Note:
             return _Note(note["place"], Shard.of(note["shard"]), note["drops"], note["dropped_ids"])
         except (ValueError, KeyError, TypeError):
             return None
+
+
+def _count(*frames: pl.DataFrame | None) -> tuple[dict[str, int], str]:
+    """Count drops by reason, and digest their ids; frames of other columns have none."""
+    # While they are at hand: `finish` would have to read every file again.
+    drops = [frame for frame in frames if frame is not None and frame.columns == list(DROP)]
+    reasons: Counter[str] = Counter()
+    for frame in drops:
+        reasons.update(dict(frame["reason"].value_counts().iter_rows()))
+    return dict(reasons), add_ids("", [id_digest(frame["id"]) or "0" for frame in drops])
 
 
 def _is_whole(path: Path, file: ShardFile) -> bool:

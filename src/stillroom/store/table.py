@@ -127,22 +127,20 @@ class Table:
                 by_owner.setdefault(self._owner(name), []).append(name)
         own = [c for c in columns if c in self.rows.schema and self._owner(c) is self.rows]
         keys = ["id"] + (["question_id"] if behind else [])
-        frame = pl.scan_parquet(self.rows.path / base.data.name).select(
-            list(dict.fromkeys([*keys, *own]))
-        )
+        frame = self.rows.scan(base.data).select(list(dict.fromkeys([*keys, *own])))
         # The right side of each join is the narrow one and goes into memory; Polars would choose
         # by row counts, and could put 30 KB traces there.
         for artifact in self.drops:
             gone = artifact.manifest.shards[index].data
             if gone is not None and gone.rows:
-                ids = pl.scan_parquet(artifact.path / gone.name).select("id")
+                ids = artifact.scan(gone).select("id")
                 frame = frame.join(
                     ids, on="id", how="anti", maintain_order="left", build_side="force_right"
                 )
         for artifact, names in by_owner.items():
             data = artifact.manifest.shards[index].data
             assert data is not None
-            right = pl.scan_parquet(artifact.path / data.name).select("id", *names)
+            right = artifact.scan(data).select("id", *names)
             frame = frame.join(
                 right, on="id", how="left", maintain_order="left", build_side="force_right"
             )

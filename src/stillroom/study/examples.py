@@ -77,7 +77,11 @@ def contrasts(kept_by: Chain, dropped_by: Chain, n: int) -> list[Contrast]:
     found: list[tuple[Built, str, str]] = []
     for built in dropped_by.drops():
         left = kept_by.kept(dropped_by.before(built).kind)
-        gone = _dropped(built).join(left, on="id", how="semi", maintain_order="left")
+        gone = (
+            built.artifact.scan_all()
+            .select("id", "reason")
+            .join(left, on="id", how="semi", maintain_order="left")
+        )
         firsts = gone.unique("reason", keep="first", maintain_order=True).head(n).collect()
         found += [(built, str(reason), str(row)) for row, reason in firsts.iter_rows()]
     found.sort(key=lambda one: one[1] == CHANCE)
@@ -85,15 +89,6 @@ def contrasts(kept_by: Chain, dropped_by: Chain, n: int) -> list[Contrast]:
         Contrast(built.path, reason, _text(dropped_by.before(built), row))
         for built, reason, row in found[:n]
     ]
-
-
-def _dropped(built: Built) -> pl.LazyFrame:
-    folder = built.artifact.path
-    return pl.concat(
-        pl.scan_parquet(folder / shard.data.name).select("id", "reason")
-        for shard in built.artifact.manifest.shards
-        if shard.data is not None
-    )
 
 
 def _text(table: Table, row_id: str) -> str:

@@ -93,7 +93,7 @@ def draw(arm: str, tables: Mapping[str, Table], budget: Budget, seed: int) -> Dr
             )
     narrow = [t.scan("id", "completion_tokens").collect() for t in tables.values()]
     rows = pl.concat(narrow)
-    order = rows.with_columns(lottery(rows["id"], seed, "student")).sort("lot", "id")
+    order = rows.with_columns(lottery(seed, "student")).sort("lot", "id")
     there = order.height
     costs = order["completion_tokens"].cast(pl.Int64) if budget.tokens else None
     wanted = budget.tokens or budget.rows or 0

@@ -127,13 +127,11 @@ class Dedup(Step):
     def run(self, inputs: Sequence[Table], out: Out, rt: Runtime) -> list[str]:
         """Rank the rows, find those that repeat a better one, and drop them."""
         (table,) = inputs
-        judged = [
-            frame.select("id", *(self._worse(c).alias(c) for c in self._criteria(table.shape)))
-            for frame in table.frames("id", *self._judged(table.shape))
-        ]
-        if not judged:
+        if not table.shards:
             return []
-        rows = pl.concat(judged).with_row_index("place")
+        worse = (self._worse(c).alias(c) for c in self._criteria(table.shape))
+        judged = table.scan("id", *self._judged(table.shape)).select("id", *worse)
+        rows = judged.collect(engine="streaming").with_row_index("place")
         order = rows.sort(*rows.columns[2:], "place").select("place", "id")
         rank = order["place"].arg_sort()
         found = self.method.find(Ranked(table, rank), rt)

@@ -19,18 +19,16 @@ class Exact(Method):
     REASON: ClassVar[str] = "duplicate"
 
     def find(self, rows: Ranked, rt: Runtime) -> pl.DataFrame:
-        """Hash shard by shard, then compare the hashes."""
-        form = normal_form_expr("question")
-        hashed = pl.concat(
-            frame.select(form.alias("form"), "rank").select(
-                pl.col("form").hash(seed=1).alias("h1"),
-                pl.col("form").hash(seed=2).alias("h2"),
-                "rank",
-            )
-            for frame in rows.frames("question")
-        )
+        """Hash, then compare the hashes."""
+        form = pl.col("form")
+        forms = rows.table.scan("question").select(normal_form_expr("question").alias("form"))
+        hashes = forms.select(form.hash(seed=1).alias("h1"), form.hash(seed=2).alias("h2"))
+        hashed = hashes.collect(engine="streaming").with_columns(rows.rank.alias("rank"))
         witness = pl.col("rank").min().over("h1", "h2")
-        repeats = hashed.with_columns(witness.alias("witness")).filter(
-            pl.col("rank") != pl.col("witness")
+        # Few are left of which to make groups.
+        repeats = (
+            hashed.filter(pl.col("h1").is_duplicated())
+            .with_columns(witness.alias("witness"))
+            .filter(pl.col("rank") != pl.col("witness"))
         )
         return repeats.select(pl.col("rank").alias("row"), "witness", pl.lit(100.0).alias("score"))

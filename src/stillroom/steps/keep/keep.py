@@ -6,8 +6,8 @@ from typing import ClassVar, Self
 import polars as pl
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from stillroom.rows import Schema, Shape, dropped
-from stillroom.steps.base import Misfit, Out, Runtime, Step, write_drops, write_each
+from stillroom.rows import Shape, dropped
+from stillroom.steps.base import Misfit, Out, Runtime, Step, write_drops
 from stillroom.steps.sampling import Amount, at_most, beyond, lottery, so_many
 from stillroom.store.artifact import Delta
 from stillroom.store.table import Table
@@ -108,19 +108,8 @@ class Keep(Step):
     def run(self, inputs: Sequence[Table], out: Out, rt: Runtime) -> list[str]:
         """Drop what does not meet the rule."""
         (table,) = inputs
-        if self.where is None:
-            write_drops(table, self._beyond(table), out, rt)
-            return []
-        columns, (fails, drop) = (
-            dict.fromkeys(["id", *self.where]),
-            _tests(self.where, table.schema),
-        )
-
-        def failing(index: int) -> pl.DataFrame:
-            rows = table.shard(index, *columns)
-            return rows.filter(fails).select(drop).collect(engine="in-memory")
-
-        write_each(table, failing, out, rt)
+        drops = self._beyond(table) if self.where is None else _failing(table, self.where)
+        write_drops(table, drops, out, rt)
         return []
 
     def _beyond(self, table: Table) -> pl.DataFrame:
@@ -129,10 +118,9 @@ class Keep(Step):
         by = str(self.by)
         # Columns get names of our own, because a recipe may call its columns what it likes.
         names = {"value": by, "group": self.per} if self.per else {"value": by}
-        columns = table.scan(*dict.fromkeys(["id", *names.values()]))
-        rows = columns.select("id", **names).collect(engine="streaming")
-        lots = lottery(rows["id"], self.seed, "keep", by, self.per)
-        rows = rows.with_row_index("place").with_columns(lots)
+        columns = table.scan(*dict.fromkeys(["id", *names.values()])).select("id", **names)
+        drawn = columns.with_columns(lottery(self.seed, "keep", by, self.per))
+        rows = drawn.collect(engine="streaming").with_row_index("place")
         value = pl.col("value")
         unknown = _unknown(value, rows.schema["value"])
         known = rows.filter(~unknown)
@@ -181,12 +169,14 @@ def _values(column: str, rule: tuple[Scalar, ...] | Scalar, dtype: pl.DataType) 
     )
 
 
-def _tests(where: Mapping[str, Rule], schema: Schema) -> tuple[pl.Expr, list[pl.Expr]]:
-    """Say which rows fail, and make their drops; the first failing condition is the reason."""
+def _failing(table: Table, where: Mapping[str, Rule]) -> pl.DataFrame:
+    """Make the drops of rows that fail; the first failing condition is the reason."""
     tests: list[tuple[pl.Expr, pl.Expr, pl.Expr]] = []
-    for column, rule in where.items():
-        value, score = pl.col(column), pl.lit(None, pl.Float64)
-        failures = [(_unknown(value, schema[column]), pl.lit(f"{column} unknown"))]
+    # Columns get names of our own, because a recipe may call its columns what it likes.
+    names = {f"value {i}": column for i, column in enumerate(where)}
+    for (name, column), rule in zip(names.items(), where.values(), strict=True):
+        value, score = pl.col(name), pl.lit(None, pl.Float64)
+        failures = [(_unknown(value, table.schema[column]), pl.lit(f"{column} unknown"))]
         if isinstance(rule, Band):
             score = value.cast(pl.Float64)
             if rule.min is not None:
@@ -194,7 +184,7 @@ def _tests(where: Mapping[str, Rule], schema: Schema) -> tuple[pl.Expr, list[pl.
             if rule.max is not None:
                 failures.append((value > rule.max, pl.lit(f"{column} above {rule.max:g}")))
         else:
-            wanted = _values(column, rule, schema[column])
+            wanted = _values(column, rule, table.schema[column])
             words = pl.format(f"{column} is {{}}", value.cast(pl.String))
             failures.append((~value.is_in(wanted.implode()), words))
         tests += [(failed, words, score) for failed, words in failures]
@@ -203,5 +193,11 @@ def _tests(where: Mapping[str, Rule], schema: Schema) -> tuple[pl.Expr, list[pl.
         reason = pl.when(failed).then(words).otherwise(reason)
         score = pl.when(failed).then(value).otherwise(score)
     witness = pl.lit(None, pl.String).alias("witness")
-    drop = [pl.col("id"), reason.alias("reason"), score.alias("score"), witness]
-    return pl.any_horizontal(pl.lit(False), *(failed for failed, _, _ in tests)), drop
+    fails = pl.any_horizontal(pl.lit(False), *(failed for failed, _, _ in tests))
+    rows = table.scan(*dict.fromkeys(["id", *where])).select("id", **names)
+    drops = (
+        rows.with_row_index("place")
+        .filter(fails)
+        .select("place", "id", reason.alias("reason"), score.alias("score"), witness)
+    )
+    return drops.collect(engine="streaming")

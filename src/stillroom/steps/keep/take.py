@@ -129,9 +129,9 @@ class Take(Step):
         # Columns get names of our own, because a recipe may call its columns what it likes.
         given = {"group": self.per or self.across, "chance": self.weight or self.rank}
         names = {ours: name for ours, name in given.items() if name}
-        columns = table.scan(*dict.fromkeys(["id", *names.values()]))
-        rows = columns.select("id", **names).collect(engine="streaming").with_row_index("place")
-        rows = rows.with_columns(lottery(rows["id"], self.seed, *self._purpose()))
+        columns = table.scan(*dict.fromkeys(["id", *names.values()])).select("id", **names)
+        drawn = columns.with_columns(lottery(self.seed, *self._purpose()))
+        rows = drawn.collect(engine="streaming").with_row_index("place")
         known, unknown = self._known(rows)
         turn = self._turn()
         known = known.with_columns(turn)
@@ -147,8 +147,7 @@ class Take(Step):
     def _spread(self, table: Table, spread: Spread, out: Out, rt: Runtime) -> list[str]:
         """Choose from the rows in the order of their draw."""
         rows = table.scan("id").collect(engine="streaming").with_row_index("place")
-        order = rows.with_columns(lottery(rows["id"], self.seed, "take", "spread"))
-        order = order.sort("lot", "id")
+        order = rows.with_columns(lottery(self.seed, "take", "spread")).sort("lot", "id")
         n = min(order.select(so_many(self.n)).item(), rows.height)
         kept = order["place"].gather(spread.choose(table, order["place"], n, rt))
         rest = rows.filter(~pl.col("place").is_in(kept.implode()))

@@ -67,8 +67,7 @@ class Upsample(Step):
                 f"{self.label}: no rows to repeat; expected at least one. "
                 "See what the steps before it dropped"
             )
-        lots = lottery(narrow["id"], self.seed, "upsample")
-        shuffled = narrow.with_columns(lots).sort("lot", "id")
+        shuffled = narrow.with_columns(lottery(self.seed, "upsample")).sort("lot", "id")
         write_copies(
             tiled(shuffled.select("id"), self.n),
             dropped(shuffled["id"][self.n :], "not_drawn"),

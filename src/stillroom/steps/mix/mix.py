@@ -161,7 +161,7 @@ class Mix(Step):
         )
         first = narrow.unique("id", keep="first", maintain_order=True)
         repeated = narrow.filter(narrow["id"].is_duplicated() & ~narrow["id"].is_first_distinct())
-        lots = lottery(first["id"], self.seed, "mix", *sorted(self.branches))
+        lots = lottery(self.seed, "mix", *sorted(self.branches))
         order = first.with_columns(lots).sort("lot", "id")
         mixed, notes = self._drawn(order)
         undrawn = order.join(mixed, left_on="id", right_on="origin", how="anti")["id"]
@@ -199,7 +199,7 @@ class Mix(Step):
                 share = rows.height
             parts.append(tiled(rows.select("id"), share))
         mixed = pl.concat(parts)
-        lots = lottery(mixed["id"], self.seed, "order of a mix")
+        lots = lottery(self.seed, "order of a mix")
         return mixed.with_columns(lots).sort("lot", "id").drop("lot"), notes
 
     def _shares(self, there: Mapping[str, int]) -> dict[str, int]:
