@@ -159,6 +159,8 @@ ROWS = [{"question": "a", "number": 2, "kind": kind, "other": "1"} for kind in "
 )  # fmt: skip
 @example(ROWS, ("completion_tokens", "question_id", "verdict"), ["- label: rules"])
 def test_names_of_columns_change_nothing_for_questions(records, names, steps):
+    # The label hides a column of its name.
+    assume("length" not in names or not any("length" in step for step in steps))
     assert_alike(records, names, steps)
 
 
