@@ -88,3 +88,42 @@ def test_draws_of_one_purpose_are_nested(kitchen, branches):
             f"{source}- take: {{n: 500{way}}}\n- {{as: last, take: {{n: 100{way}}}}}"
         )
         assert {r["id"] for r in rows(few, "id")} == {r["id"] for r in rows(both, "id")}
+
+
+DRAWS = ["take: {}", "keep: {{top: {}, by: one}}", "upsample: {}"]
+
+
+@pytest.mark.parametrize("draw", DRAWS)
+def test_draw_after_a_mix_does_not_prefer_the_branch_that_gave_few_of_its_rows(
+    kitchen, tmp_path, draw
+):
+    parts = []
+    for kind, n in (("a", 6_000), ("b", 600)):
+        path = tmp_path / f"{kind}.jsonl"
+        made = [{"question": f"{kind} {i}?", "kind": kind, "one": 1} for i in range(n)]
+        path.write_text("".join(json.dumps(row) + "\n" for row in made))
+        source = f"{{source: {{file: {path}, columns: {{one: integer, kind: text}}}}}}"
+        parts.append(f"{kind}: [{source}, {{{draw.format(300)}}}]")
+    inner = "{" + ", ".join(parts) + "}"
+    for mixed in (
+        f"- mix: {inner}",
+        f"- mix: {{both: [{{mix: {inner}}}, {{{draw.format(500)}}}]}}",
+    ):
+        table = kitchen.chain(f"{mixed}\n- {draw.format(200)}")
+        assert table.height == 200
+        assert 100 - 29 < count(table, "kind")["a"] < 100 + 29
+
+
+def test_sample_after_upsample_does_not_prefer_originals(kitchen, tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"question": f"{i}?"}) + "\n" for i in range(5_000)))
+    source = f"- source: {{file: {path}}}\n- take: 400\n- upsample: 800\n"
+    table = kitchen.chain(f"{source}- {{as: last, take: 200}}")
+    assert 100 - 29 < count(table, "copy_of")[None] < 100 + 29
+
+
+def test_draws_of_a_branch_are_nested(kitchen, branches):
+    few, many = (
+        kitchen.chain(f"- mix: {{only: [{{mix: {branches}}}, {{take: {n}}}]}}") for n in (100, 500)
+    )
+    assert {r["id"] for r in rows(few, "id")} < {r["id"] for r in rows(many, "id")}

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from stillroom.rows import Shape
 from stillroom.steps.base import Misfit, Step
+from stillroom.steps.keep.upsample import Upsample
 from stillroom.steps.mix.mix import Mix
 
 T = TypeVar("T")
@@ -25,9 +26,10 @@ def walk(domains: Mapping[str, Sequence[Step]], run: Run[T]) -> dict[str, T]:
     return {name: _chain(name, steps, run) for name, steps in domains.items()}
 
 
-def _chain(path: str, steps: Sequence[Step], run: Run[T]) -> T:
+def _chain(path: str, steps: Sequence[Step], run: Run[T], depth: int = 0) -> T:
     at: list[T] = []
     names: set[str] = set()
+    repeated = 0
     for step in steps:
         here = f"{path}.{step.label}"
         if step.label in names:
@@ -40,11 +42,21 @@ def _chain(path: str, steps: Sequence[Step], run: Run[T]) -> T:
         if isinstance(step, Mix):
             if at:
                 raise Misplaced(here, "mix stands after other steps; expected it first")
-            at = [_chain(f"{here}.{name}", branch, run) for name, branch in step.mixed.items()]
-        at = [run(here, step, at)]
+            at = [
+                _chain(f"{here}.{name}", branch, run, depth + 1)
+                for name, branch in step.mixed.items()
+            ]
+        at = [run(here, step.on(_stretch(depth, repeated)), at)]
+        repeated += isinstance(step, Upsample)
     if not at:
         raise Misplaced(path, "no steps; expected at least a source")
     return at[0]
+
+
+def _stretch(depth: int, repeated: int) -> str:
+    """Name where rows are drawn, so that no two stretches that a row passes have one name."""
+    parts = [("mixes below", depth), ("repeats before", repeated)]
+    return ", ".join(f"{name} {n}" for name, n in parts if n)
 
 
 class Misplaced(Misfit):

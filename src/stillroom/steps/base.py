@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, Self
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from stillroom.errors import StoreError
 from stillroom.models.config import ModelsConfig
@@ -162,6 +162,8 @@ class Step(BaseModel, ABC):
         description="A name for this step, so that a study or `stillroom show` can point at it.",
     )  # fmt: skip
 
+    _stretch: str = PrivateAttr("")
+
     @model_validator(mode="before")
     @classmethod
     def _shorthand(cls, value: Any) -> Any:
@@ -176,6 +178,26 @@ class Step(BaseModel, ABC):
     def label(self) -> str:
         """The step's name in its domain."""
         return self.as_ or self.STEP
+
+    def on(self, stretch: str) -> Self:
+        """Return this step as it stands on a stretch of a recipe.
+
+        Args:
+            stretch: The way from one step that brings rows together anew, `mix` or `upsample`, to
+                the next; ``""`` for the last of a domain that repeats none.
+        """
+        placed = self.model_copy()
+        placed._stretch = stretch
+        return placed
+
+    @property
+    def drawn_on(self) -> dict[str, str]:
+        """Return what tells draws of this stretch from equal ones of another; empty for the last.
+
+        Rows that won a draw in a branch have small numbers in it, how small depends on the branch.
+        A draw of the same purpose after the mix would prefer those of the branch that gave few.
+        """
+        return {"stretch": self._stretch} if self._stretch else {}
 
     def identity(self) -> dict[str, Any]:
         """Return the fields that enter the key."""

@@ -1,7 +1,7 @@
 """`keep`: choose rows by what was measured. Choosing is free, so it is apart from measuring."""
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -78,6 +78,10 @@ class Keep(Step):
             raise ValueError("per goes with top and lowest; expected no per beside where")
         return self
 
+    def identity(self) -> dict[str, Any]:
+        """Return the fields, and where ties are drawn."""
+        return super().identity() | (self.drawn_on if self.by else {})
+
     def reads(self, shape: Shape) -> Sequence[str]:
         """Read the columns that decide."""
         if self.where is not None:
@@ -119,7 +123,8 @@ class Keep(Step):
         # Columns get names of our own, because a recipe may call its columns what it likes.
         names = {"value": by, "group": self.per} if self.per else {"value": by}
         columns = table.scan(*dict.fromkeys(["id", *names.values()])).select("id", **names)
-        drawn = columns.with_columns(lottery(self.seed, "keep", by, self.per))
+        lots = lottery(self.seed, "keep", by, self.per, *self.drawn_on.values())
+        drawn = columns.with_columns(lots)
         rows = drawn.collect(engine="streaming").with_row_index("place")
         value = pl.col("value")
         unknown = _unknown(value, rows.schema["value"])

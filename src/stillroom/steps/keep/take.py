@@ -87,7 +87,8 @@ class Take(Step):
         """Return the fields that have a say."""
         unused = {n for n in ("across", "weight", "rank", "spread") if getattr(self, n) is None}
         unused |= {n for n, owner in (("shares", "across"), ("half", "rank")) if owner in unused}
-        return {n: v for n, v in super().identity().items() if n not in unused}
+        used = {n: v for n, v in super().identity().items() if n not in unused}
+        return used | self.drawn_on
 
     def reads(self, shape: Shape) -> Sequence[str]:
         """Read the columns to group by and to weigh by."""
@@ -147,7 +148,7 @@ class Take(Step):
     def _spread(self, table: Table, spread: Spread, out: Out, rt: Runtime) -> list[str]:
         """Choose from the rows in the order of their draw."""
         rows = table.scan("id").collect(engine="streaming").with_row_index("place")
-        order = rows.with_columns(lottery(self.seed, "take", "spread")).sort("lot", "id")
+        order = rows.with_columns(lottery(self.seed, *self._purpose())).sort("lot", "id")
         n = min(order.select(so_many(self.n)).item(), rows.height)
         kept = order["place"].gather(spread.choose(table, order["place"], n, rt))
         rest = rows.filter(~pl.col("place").is_in(kept.implode()))
@@ -160,7 +161,8 @@ class Take(Step):
         chances = {"weight": self.weight, "rank": self.rank}
         if self.rank:
             chances["half"] = str(self.half)
-        return ["take", *(f"{n} {v}" for n, v in (groups | chances).items() if v is not None)]
+        named = [f"{n} {v}" for n, v in (groups | chances).items() if v is not None]
+        return ["take", *(["spread"] if self.spread else named), *self.drawn_on.values()]
 
     def _known(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Part the rows that have a chance from those whose chance is unknown."""

@@ -42,6 +42,10 @@ class Upsample(Step):
         """Take a bare number as n."""
         return {"n": value}
 
+    def identity(self) -> dict[str, Any]:
+        """Return the fields, and where the rows are drawn."""
+        return super().identity() | self.drawn_on
+
     def reads(self, shape: Shape) -> Sequence[str]:
         """Read every column, because rows are written anew."""
         return tuple(shape.columns)
@@ -67,7 +71,8 @@ class Upsample(Step):
                 f"{self.label}: no rows to repeat; expected at least one. "
                 "See what the steps before it dropped"
             )
-        shuffled = narrow.with_columns(lottery(self.seed, "upsample")).sort("lot", "id")
+        lots = lottery(self.seed, "upsample", *self.drawn_on.values())
+        shuffled = narrow.with_columns(lots).sort("lot", "id")
         write_copies(
             tiled(shuffled.select("id"), self.n),
             dropped(shuffled["id"][self.n :], "not_drawn"),

@@ -99,7 +99,7 @@ class Mix(Step):
     def identity(self) -> dict[str, Any]:
         """Return the seed and the draw; the branches are inputs, and enter by their content."""
         if self.total is None and self.caps is None:
-            return {"seed": self.seed}
+            return {"seed": self.seed, **self.drawn_on}
         drawn = {"total": self.total, "weights": self.weights, "caps": self.caps}
         return {
             "seed": self.seed,
@@ -108,6 +108,7 @@ class Mix(Step):
             "of": sorted(self.branches),
             "short": self.short,
             **{name: value for name, value in drawn.items() if value is not None},
+            **self.drawn_on,
         }
 
     def bind(self, models: Mapping[str, ModelSpec]) -> "Mix":
@@ -161,7 +162,7 @@ class Mix(Step):
         )
         first = narrow.unique("id", keep="first", maintain_order=True)
         repeated = narrow.filter(narrow["id"].is_duplicated() & ~narrow["id"].is_first_distinct())
-        lots = lottery(self.seed, "mix", *sorted(self.branches))
+        lots = lottery(self.seed, "mix", *sorted(self.branches), *self.drawn_on.values())
         order = first.with_columns(lots).sort("lot", "id")
         mixed, notes = self._drawn(order)
         undrawn = order.join(mixed, left_on="id", right_on="origin", how="anti")["id"]
@@ -199,7 +200,7 @@ class Mix(Step):
                 share = rows.height
             parts.append(tiled(rows.select("id"), share))
         mixed = pl.concat(parts)
-        lots = lottery(self.seed, "order of a mix")
+        lots = lottery(self.seed, "order of a mix", *self.drawn_on.values())
         return mixed.with_columns(lots).sort("lot", "id").drop("lot"), notes
 
     def _shares(self, there: Mapping[str, int]) -> dict[str, int]:
