@@ -193,7 +193,8 @@ def test_sources_are_ranked_and_weighed(folder, capsys):
     assert second["ranking"][0] == second["promoted"]
     facts = json.loads((out / "weights" / "results.json").read_text())["mixtures"]
     assert set(facts["regressions"]) == {"accuracy", "likelihood"}
-    assert len(facts["weights"]) == 6
+    assert sum(map(len, facts["mixtures"])) == 6
+    assert len(facts["weights"]) == len(facts["mixtures"])
     if second["promoted"] == "proposed weights":
         shares = [mix["weights"]["arithmetic"] + mix["weights"]["words"], mix["weights"]["loops"]]
         assert shares == pytest.approx(facts["proposed"], abs=1e-3)

@@ -1,23 +1,31 @@
 """Studies that draw mixtures: what is weighed, what is drawn, and what is refused."""
 
+import dataclasses
+
 import numpy as np
+import polars as pl
 import pytest
 import yaml
 
 pytest.importorskip("scipy")
 
 from stillroom.errors import RecipeError
+from stillroom.evaluate.grade import Grades
 from stillroom.recipe.load import read_recipe
 from stillroom.study.form import Mixing, Study
 from stillroom.study.load import load_study, read_design
 from stillroom.study.mixing import (
     CONTROL,
     PROPOSED,
+    RandomMixtures,
     confirmation,
+    different,
     draw_weights,
     random_study,
+    regress,
     sources_of,
 )
+from stillroom.study.run import Result, Sat
 
 FAMILIES = ("arithmetic", "words", "loops")
 
@@ -160,3 +168,57 @@ def test_a_study_with_arms_is_read_as_one():
     data = {"question": "q", "base": "b", "rows": 5, "student": {}, "benchmarks": "proxy_suite"}
     assert isinstance(read_design(yaml.safe_dump({**data, "arms": arms})), Study)
     assert np.isfinite(read_design(yaml.safe_dump({**data, "arms": arms})).matters)
+
+
+def trained(weights, shown, outcomes):
+    """Return a study of random mixtures whose students saw these rows and scored so."""
+    arms = {f"mixture {n}": {"math.questions.weights": {"a": n}} for n in range(len(weights))}
+    random = RandomMixtures(
+        question="How to mix?", base="base.yaml", rows=10, student={}, seeds=1,
+        benchmarks="proxy_suite", arms=arms,
+    )  # fmt: skip
+    sat = [
+        Sat(
+            arm, 0, f"student {arm}", shown=rows,
+            grades={"b": Grades(pl.DataFrame({
+                "item": ["x", "y"], "repeat": [0, 0], "score": [score, score],
+                "verdict": ["correct"] * 2, "finish_reason": ["stop"] * 2,
+                "completion_tokens": [1, 1],
+            }))},
+        )
+        for arm, rows, score in zip(arms, shown, outcomes, strict=True)
+    ]  # fmt: skip
+    return Result(random, [Sat("base", 0, None), *sat], {})
+
+
+def test_mixtures_whose_students_saw_the_same_rows_are_one_observation():
+    weights = np.array([[0.1, 0.9], [0.3, 0.7], [0.8, 0.2], [0.5, 0.5], [0.6, 0.4]])
+    random = trained(weights, ["r", "s", "s", "t", "u"], [0.1, 0.2, 0.4, 0.5, 0.6])
+    observed = different(random)
+    assert observed == [
+        ("mixture 0",), ("mixture 1", "mixture 2"), ("mixture 3",), ("mixture 4",)
+    ]  # fmt: skip
+    drawn, regressed = regress(observed, weights, random)
+    assert drawn[1] == pytest.approx([0.55, 0.45])
+    assert regressed["accuracy"].outcome == pytest.approx([0.1, 0.3, 0.5, 0.6])
+    assert len(regressed["accuracy"].held_out.predicted) == 4
+
+
+def test_a_mixture_that_was_not_trained_is_no_observation():
+    random = trained(np.eye(2), ["r", "s"], [0.1, 0.2])
+    random.sat[1] = dataclasses.replace(random.sat[1], failed="out of memory")
+    assert different(random) == [("mixture 1",)]
+
+
+def test_luck_of_students_that_stand_for_several_mixtures_is_seldom_called_a_prediction():
+    # Near mixtures have one student: each counted by itself, half of such studies make a claim.
+    claims = []
+    for seed in range(40):
+        draw = np.random.default_rng(seed)
+        weights, centres = draw.dirichlet(np.ones(3), 16), draw.dirichlet(np.ones(3), 9)
+        student = ((weights[:, None] - centres) ** 2).sum(axis=2).argmin(axis=1)
+        luck = draw.normal(0.5, 0.01, 9)[student]
+        random = trained(weights, [str(s) for s in student], luck)
+        _, regressed = regress(different(random), weights, random)
+        claims.append(regressed["accuracy"].held_out.predicts)
+    assert np.mean(claims) <= 0.125

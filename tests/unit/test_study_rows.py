@@ -1,5 +1,7 @@
 """Rows of a student: the same number for every arm, drawn by seed, nested, repeated on request."""
 
+import dataclasses
+
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -84,3 +86,22 @@ def test_rows_are_written_with_their_repeats(tables, tmp_path):
     wanted = narrow.join(drawn.copies, on="id")
     counts = pl.Series([e.question for e in written]).value_counts()
     assert sum(counts["count"]) == wanted["copies"].sum()
+
+
+def test_domains_that_draw_on_one_source_have_no_more_rows_than_asked_for(tmp_path):
+    chain = ["    - source: {procedural: {n: 30}}", "    - answer"]
+    recipe = "\n".join([RECIPE.rstrip(), "  more:", *chain])
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        kitchen = Kitchen(tmp_path / "store", {}, FakeModels(FakeModel()), lambda: ledger)
+        both = kitchen.run(recipe)
+        drawn = draw("a", both, Budget(45, None, False), 0)
+        drawn.write(tmp_path / "rows")
+    assert (drawn.there, drawn.rows, drawn.copies.height) == (60, 45, 45)
+    assert len(list(Job(tmp_path, tmp_path / "rows", {}, 0).examples())) == 45
+
+
+def test_a_student_is_named_by_the_rows_that_were_chosen(tables):
+    # Else a student of other rows would be found in the store when the way of choosing changes.
+    drawn = draw("a", tables, Budget(10, None, False), 0)
+    others = draw("a", tables, Budget(10, None, False), 1).copies
+    assert dataclasses.replace(drawn, copies=others).digest != drawn.digest

@@ -35,6 +35,8 @@ from stillroom.study.run import Laboratory, Result, read_arm, run
 from stillroom.study.statistics import Outcomes, means
 
 CONTROL, PROPOSED = "weights of the base", "proposed weights"
+MIXTURE = "mixture "
+"""Begins the name of the arm of a random mixture; its number follows."""
 DIGITS = 4
 """Weights are rounded, so that a person can read and copy them."""
 
@@ -69,8 +71,8 @@ class Regressed:
     """One outcome and what weights say of it.
 
     Attributes:
-        outcome: (mixtures,) what was measured.
-        fit: The regression on all mixtures.
+        outcome: (observed,) what was measured.
+        fit: The regression on all that was observed.
         held_out: How well it predicts what it did not see.
     """
 
@@ -86,7 +88,8 @@ class Mixed:
     Attributes:
         mixing: What was asked.
         sources: What was weighed.
-        drawn: (mixtures, groups) weights of the mixtures that were trained.
+        observed: Names of the mixtures that were trained, those of equal students together.
+        drawn: (observed, groups) their weights, the mean where there are several.
         random: Students of the random mixtures.
         regressed: ``accuracy``, and ``likelihood`` with references: the regressions.
         proposal: By the regression on the outcome that the study names.
@@ -95,6 +98,7 @@ class Mixed:
 
     mixing: Mixing
     sources: Sources
+    observed: Sequence[tuple[str, ...]]
     drawn: Array
     random: Result
     regressed: Mapping[str, Regressed]
@@ -129,22 +133,16 @@ def run_mixing(
     weights = draw_weights(mixing, sources)
     study = random_study(mixing, sources, weights)
     random = run(study, _recipes(study, name, base), exams, lab)
-    trained = [i for i, arm in enumerate(study.arms) if not _failed(random, arm)]
+    observed = different(random)
     need = len(sources.groups) + 2
-    if len(trained) < need:
+    if len(observed) < need:
+        failures = [f" The first failure: {sat.failed}." for sat in random.sat if sat.failed]
         raise RecipeError(
-            f"{mixing.name}: {len(trained)} of {len(study.arms)} students of random mixtures were "
-            f"trained; expected {need} or more for a regression. The first failure: "
-            f"{next(sat.failed for sat in random.sat if sat.failed)}."
+            f"{mixing.name}: {len(study.arms)} random mixtures gave {len(observed)} different "
+            f"students; expected {need} or more for a regression. Draw more mixtures, or see that "
+            f"their weights reach the rows of students.{''.join(failures[:1])}"
         )
-    arms = [arm for i, arm in enumerate(study.arms) if i in trained]
-    drawn = weights[trained]
-    tables = {"accuracy": random.grades(), "likelihood": random.likelihoods()}
-    regressed = {
-        outcome: _regressed(drawn, table, arms)
-        for outcome, table in tables.items()
-        if table is not None
-    }
+    drawn, regressed = regress(observed, weights, random)
     proposal = propose(
         drawn,
         regressed[mixing.outcome].outcome,
@@ -154,7 +152,7 @@ def run_mixing(
     )
     check = confirmation(mixing, sources, proposal.weights)
     confirmed = run(check, _recipes(check, name, base), exams, lab)
-    return Mixed(mixing, sources, drawn, random, regressed, proposal, confirmed)
+    return Mixed(mixing, sources, observed, drawn, random, regressed, proposal, confirmed)
 
 
 def sources_of(mixing: Mixing, recipe: Recipe) -> Sources:
@@ -224,7 +222,7 @@ def draw_weights(mixing: Mixing, sources: Sources) -> Array:
 def random_study(mixing: Mixing, sources: Sources, weights: Array) -> RandomMixtures:
     """Return the study of the random mixtures: an arm and one seed each."""
     arms = {
-        f"mixture {number}": {f"{mixing.mixtures.at}.weights": sources.branches(row)}
+        f"{MIXTURE}{number}": {f"{mixing.mixtures.at}.weights": sources.branches(row)}
         for number, row in enumerate(weights, 1)
     }
     student = mixing.mixtures.student or mixing.student
@@ -246,11 +244,44 @@ def _recipes(study: Study, name: str, base: Mapping[str, Any]) -> dict[str, Reci
     return {arm: read_arm(name, base, arm, changes) for arm, changes in study.arms.items()}
 
 
-def _failed(result: Result, arm: str) -> bool:
-    return any(sat.failed for sat in result.sat if sat.arm == arm)
+def different(random: Result) -> list[tuple[str, ...]]:
+    """Group the mixtures that were trained by the rows that their students saw.
+
+    Args:
+        random: Students of random mixtures, one each.
+
+    Returns:
+        Names of arms, those of equal students together; in the order of arms.
+    """
+    failed = {sat.arm for sat in random.sat if sat.failed}
+    same: dict[str, list[str]] = {}
+    for sat in random.sat:
+        if sat.student is not None and sat.arm not in failed:
+            same.setdefault(sat.shown, []).append(sat.arm)
+    return [tuple(arms) for arms in same.values()]
 
 
-def _regressed(weights: Array, table: pl.DataFrame, arms: Sequence[str]) -> Regressed:
-    of = means(Outcomes.of(table.filter(pl.col("arm").is_in(arms)), arms))
-    outcome = np.array([of[arm] for arm in arms])
-    return Regressed(outcome, fit(weights, outcome), held_out(weights, outcome))
+def regress(
+    observed: Sequence[tuple[str, ...]], weights: Array, random: Result
+) -> tuple[Array, dict[str, Regressed]]:
+    """Regress what students of random mixtures achieved on the weights of their mixtures.
+
+    Args:
+        observed: What is one observation; see `different`.
+        weights: (mixtures, groups) of all mixtures, in the order of the study's arms.
+        random: Their students.
+
+    Returns:
+        (observed, groups) weights, and outcome to regression.
+    """
+    rows = dict(zip(random.study.arms, weights, strict=True))
+    drawn = np.array([np.mean([rows[arm] for arm in same], axis=0) for same in observed])
+    arms = [arm for same in observed for arm in same]
+    tables = {"accuracy": random.grades(), "likelihood": random.likelihoods()}
+    regressed = {}
+    for name, table in tables.items():
+        if table is not None:
+            of = means(Outcomes.of(table.filter(pl.col("arm").is_in(arms)), arms))
+            outcome = np.array([np.mean([of[arm] for arm in same]) for same in observed])
+            regressed[name] = Regressed(outcome, fit(drawn, outcome), held_out(drawn, outcome))
+    return drawn, regressed

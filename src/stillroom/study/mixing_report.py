@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stillroom.study.forest import Line, forest_svg
-from stillroom.study.mixing import PROPOSED, Mixed, Regressed
+from stillroom.study.mixing import MIXTURE, PROPOSED, Mixed
 from stillroom.study.page import Block
 from stillroom.study.report import cost, oddities, write_report
 from stillroom.study.scatter import scatter_svg
@@ -37,15 +37,16 @@ def write_mixing_report(mixed: Mixed, folder: Path) -> list[Path]:
 
 def found(mixed: Mixed) -> list[str]:
     """Say what was found, a sentence each: the regression, its proposal, the confirmation."""
-    return [_worth(mixed.mixing.outcome, mixed.decisive), _proposal(mixed), *_confirmed(mixed)]
+    return [_worth(mixed), _proposal(mixed), *_confirmed(mixed)]
 
 
-def _worth(outcome: str, regressed: Regressed) -> str:
-    held = regressed.held_out
-    n = len(regressed.outcome)
+def _worth(mixed: Mixed) -> str:
+    outcome, held = mixed.mixing.outcome, mixed.decisive.held_out
+    n, mixtures = len(mixed.observed), sum(map(len, mixed.observed))
+    over = f"{n} mixtures" if n == mixtures else f"{n} different students of {mixtures} mixtures"
     by = (
-        f"R² {held.r2:.2f} and rank correlation {_number(held.rank)} (p = {held.p:.2g}) over {n} "
-        "mixtures, each predicted by a regression on the others"
+        f"R² {held.r2:.2f} and rank correlation {_number(held.rank)} (p = {held.p:.2g}) over "
+        f"{over}, each predicted by a regression on the others"
     )
     if held.r2 <= 0:
         return (
@@ -142,8 +143,15 @@ def _students(mixed: Mixed) -> str:
     if settings:
         said += f", {settings}"
     if student == mixed.mixing.student:
-        return f"{said}; as those of the confirmation."
-    return f"{said}; those of the confirmation are other ones, as the study says."
+        said += "; as those of the confirmation."
+    else:
+        said += "; those of the confirmation are other ones, as the study says."
+    if any(len(same) > 1 for same in mixed.observed):
+        said += (
+            " Mixtures whose students saw the same rows are one observation, with the mean of "
+            "their weights and outcomes."
+        )
+    return said
 
 
 def _weights(mixed: Mixed) -> tuple[list[str], list[list[str]]]:
@@ -177,8 +185,9 @@ def _mixtures(mixed: Mixed) -> tuple[list[str], list[list[str]]]:
         unit = UNITS[outcome].replace("points", "%")
         header += [f"{outcome}, {unit}", "predicted without it"]
     rows = []
-    for i, weights in enumerate(mixed.drawn):
-        row = [str(i + 1), *(points(weight) for weight in weights)]
+    for i, (names, weights) in enumerate(zip(mixed.observed, mixed.drawn, strict=True)):
+        numbers = ", ".join(name.removeprefix(MIXTURE) for name in names)
+        row = [numbers, *(points(weight) for weight in weights)]
         for outcome in outcomes:
             regressed = mixed.regressed[outcome]
             scale, digits = (100, 1) if outcome == "accuracy" else (1, 4)
@@ -199,6 +208,7 @@ def _facts(mixed: Mixed) -> dict[str, Any]:
         "high": _plain(proposal.high),
         "gain": [round(g, 6) for g in (proposal.gain, proposal.gain_low, proposal.gain_high)],
         "weights": [_plain(row) for row in mixed.drawn],
+        "mixtures": [list(names) for names in mixed.observed],
         "regressions": {
             name: {
                 "form": r.fit.form,

@@ -36,15 +36,19 @@ class Drawn:
 
     Attributes:
         tables: Domain to the arm's final table.
-        copies: ``id`` and ``copies``: how often each chosen row is there.
+        copies: ``domain``, ``id`` and ``copies``: how often each chosen row is there. Two domains
+            that draw on one source may have rows of one id.
         there: Rows that the arm's recipe made.
-        digest: Names rows and order by content.
     """
 
     tables: Mapping[str, Table]
     copies: pl.DataFrame
     there: int
-    digest: str
+
+    @property
+    def digest(self) -> str:
+        """Name the rows by content, and which of them were chosen."""
+        return value_digest([[t.digest(*COLUMNS) for t in self.tables.values()], self.shown])
 
     @property
     def rows(self) -> int:
@@ -61,9 +65,10 @@ class Drawn:
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             part = 0
-            for table in self.tables.values():
+            for domain, table in self.tables.items():
+                copies = self.copies.filter(pl.col("domain") == domain).drop("domain")
                 for frame in table.frames("id", *COLUMNS):
-                    chosen = frame.join(self.copies, on="id", how="inner", maintain_order="left")
+                    chosen = frame.join(copies, on="id", how="inner", maintain_order="left")
                     chosen = chosen.select(*COLUMNS, "copies")
                     chosen = chosen.select(pl.all().repeat_by("copies")).explode(*COLUMNS, "copies")
                     chosen.select(*COLUMNS).write_parquet(folder / f"{part:05}.parquet")
@@ -91,9 +96,11 @@ def draw(arm: str, tables: Mapping[str, Table], budget: Budget, seed: int) -> Dr
                 f"arm {arm}: domain {domain} ends in {table.kind}; expected answers to train on. "
                 "Add `answer` to the base recipe."
             )
-    narrow = [t.scan("id", "completion_tokens").collect() for t in tables.values()]
-    rows = pl.concat(narrow)
-    order = rows.with_columns(lottery(seed, "student")).sort("lot", "id")
+    rows = pl.concat(
+        t.scan("id", "completion_tokens").collect().with_columns(pl.lit(domain).alias("domain"))
+        for domain, t in tables.items()
+    )
+    order = rows.with_columns(lottery(seed, "student")).sort("lot", "id", "domain")
     there = order.height
     costs = order["completion_tokens"].cast(pl.Int64) if budget.tokens else None
     wanted = budget.tokens or budget.rows or 0
@@ -112,9 +119,7 @@ def draw(arm: str, tables: Mapping[str, Table], budget: Budget, seed: int) -> Dr
     rounds, rest = divmod(wanted, total)
     place = pl.Series(range(there)) if costs is None else costs.cum_sum() - costs
     # The row that crosses the border is in: a budget of tokens is met, not just approached.
-    copies = order.select("id").with_columns(
+    copies = order.select("domain", "id").with_columns(
         ((place < rest).cast(pl.Int64) + rounds).alias("copies")
     )
-    digests = [table.digest(*COLUMNS) for table in tables.values()]
-    digest = value_digest([digests, budget.rows, budget.tokens, budget.upsample, seed])
-    return Drawn(tables, copies.filter(pl.col("copies") > 0), there, digest)
+    return Drawn(tables, copies.filter(pl.col("copies") > 0), there)
