@@ -12,6 +12,7 @@ from stillroom.errors import StillroomError
 from stillroom.recipe.load import load_recipe
 from stillroom.recipe.make import read_paths
 from stillroom.store.store import Store
+from stillroom.text.normal import normal_form
 
 
 def run(*arguments: str) -> str:
@@ -43,6 +44,24 @@ def test_quickstart_makes_a_verified_dataset(quickstart):
     assert [t["from"] for t in turns] == ["human", "gpt"]
     assert turns[1]["value"].startswith("<think>\n")
     assert (folder / "out" / "README.md").read_text().startswith("---\n")
+
+
+def test_the_readme_shows_what_the_demo_prints(quickstart):
+    folder, output = quickstart
+    said = [_untimed(line) for line in output.splitlines()]
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    block = readme.split("$ make demo\n")[1].split("```")[0].splitlines()
+    steps = [line for line in block if line.startswith("+ ")]
+    assert len(steps) > 10
+    assert [line for line in steps if _untimed(line) not in said] == []
+    rows, _, _ = block[-1].partition(" in datasets/quickstart/")
+    assert f"{rows} in {folder}/out/" in output
+    (more,) = [line for line in block if "more lines for code and science" in line]
+    assert int(more.split()[1]) == sum(line.startswith(("+ code.", "+ science.")) for line in said)
+
+
+def _untimed(line):
+    return line.rpartition(" · ")[0] if line.endswith(" s") else line
 
 
 def test_quickstart_drops_duplicates_and_all_planted_copies(quickstart):
@@ -97,6 +116,27 @@ def test_ls_and_show_need_no_key(quickstart):
     dropped = run("show", "quickstart", "math.dedup", "--drops", "--json", "--store",
                   f"{folder}/store")  # fmt: skip
     assert json.loads(dropped.splitlines()[0])["reason"] == "duplicate"
+
+
+def test_show_puts_the_texts_of_drops_beside_their_ids(quickstart):
+    folder, _ = quickstart
+    store = ("--store", f"{folder}/store")
+    first = json.loads(run("show", "quickstart", "math.dedup", "--drops", "--json", *store)
+                       .splitlines()[0])  # fmt: skip
+    words = dict(
+        line.split("  ", 1)
+        for line in run(
+            "show", "quickstart", "math.dedup", "--drops", "-n", "1", *store
+        ).splitlines()
+        if "  " in line
+    )
+    assert words["id"].strip() == first["id"]
+    assert words["witness"].strip() == first["witness"]
+    assert normal_form(words["text"]) == normal_form(words["lost to"])
+    shown = run("show", "quickstart", "math.dedup", "--drops", "-n", "1", *store)
+    assert "1 of 7 dropped rows; -n prints more. `stillroom why ID` tells a row's story." in shown
+    whole = run("show", "quickstart", "math.take", "-n", "200", "--columns", "id", *store)
+    assert "\n200 of 200 rows. `stillroom why ID`" in whole
 
 
 def test_gc_frees_only_what_no_recipe_uses(quickstart, tmp_path):

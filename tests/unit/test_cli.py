@@ -149,6 +149,20 @@ def test_doctor_tells_how_to_get_an_extra_that_is_absent(tmp_path, monkeypatch):
     assert finding.remedy == "if you need it: pip install 'stillroom[study]'"
 
 
+def test_a_plan_is_printed_whole_however_narrow_the_terminal(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    (tmp_path / "r.yaml").write_text(
+        "name: r\nmodels: {teacher: {name: t, max_tokens: 32000}}\ndomains:\n  science:\n"
+        "    - mix: {organic_chemistry_of_the_olympiads: [{source: there_is_no_such_file.jsonl}]}\n"
+        "    - take: 1000000\n    - answer: {draws: 16}\n"
+    )
+    done = stillroom("plan", "r.yaml", cwd=str(tmp_path))
+    assert "science.mix.organic_chemistry_of_the_olympiads.source " in done.stdout
+    assert "there_is_no_such_file.jsonl" in done.stdout
+    assert " ≤512,000,000,000 " in done.stdout
+    assert "…" not in done.stdout
+
+
 def test_control_characters_of_a_source_do_not_reach_the_terminal(tmp_path):
     (tmp_path / "q.jsonl").write_text('{"question": "evil \\u001b[31mred\\u0007?"}\n')
     (tmp_path / "r.yaml").write_text("name: r\ndomains: {math: [{source: q.jsonl}]}\n")

@@ -12,6 +12,7 @@ from rich.text import Text
 from stillroom.benchmarks.registry import expand
 from stillroom.cli.options import runtime_options, sandbox_options
 from stillroom.cli.runtime import open_runtime
+from stillroom.cli.tables import print_table
 from stillroom.errors import SetupError
 from stillroom.evaluate.contamination import Suspects, read_suspects
 from stillroom.evaluate.grade import Exam, Grades, exams_of, grade, names_of
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from stillroom.study.scorecard import Scorecard
 
 COLUMNS = ("items", "right, %", "95% interval", "± draws", "± items", "pass@k", "vote")
-WIDEST = 120
 LEGEND = (
     "± draws: other attempts at these items. ± items: other items of the kind, as the interval. "
     "vote: the most usual answer of an item's attempts."
@@ -115,8 +115,7 @@ def evaluate(
                 if clean:
                     grid.add_row(Text("  clean items"), *_cells(clean))
                 notes.append(f"{exam.name}: {words}")
-    # A line that is too long for the terminal is broken by it; an ellipsis would hide numbers.
-    Console(width=max(WIDEST, console.width), highlight=False).print(grid)
+    print_table(grid, console)
     console.print(Text(LEGEND, "dim"))
     for note in notes:
         console.print(Text(note))

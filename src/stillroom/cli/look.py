@@ -13,7 +13,7 @@ from stillroom.errors import StoreError
 from stillroom.recipe.make import read_paths, table_at
 from stillroom.run.progress import describe
 from stillroom.run.runner import Built
-from stillroom.run.why import LIMIT, Event, answers_to, drops_of, find_rows, question_text, story
+from stillroom.run.why import LIMIT, Event, answers_to, drops_of, find_rows, story, text_of
 from stillroom.store.store import Store
 
 
@@ -61,8 +61,10 @@ def show(
         )
     if drops:
         frame = drops_of(paths[step].artifact, number)
+        there = sum(paths[step].artifact.manifest.drops.values())
     else:
         table = table_at(paths, step)
+        there = table.height
         names = columns.split(",") if columns else list(table.schema)
         for name in names:
             if name not in table.schema:
@@ -75,8 +77,24 @@ def show(
         if as_json:
             click.echo(json.dumps(row, ensure_ascii=False, default=str))
         else:
-            console.print(_grid(row))
+            console.print(_grid(_told(row, list(paths.values())) if drops else row))
             console.print()
+    if not as_json:
+        what = "dropped rows" if drops else "rows"
+        more = "; -n prints more" if frame.height < there else ""
+        tells = ". `stillroom why ID` tells a row's story" if frame.height else ""
+        console.print(Text(f"{frame.height:,} of {there:,} {what}{more}{tells}.", "dim"))
+
+
+def _told(drop: dict[str, object], built: list[Built]) -> dict[str, object]:
+    """Put the texts of a dropped row, and of what it lost to, beside their ids."""
+    told: dict[str, object] = {}
+    for name, value in drop.items():
+        if value is not None:
+            told[name] = value
+        if name in ("id", "witness") and (text := text_of(built, str(value))):
+            told["text" if name == "id" else "lost to"] = _short(text.strip())
+    return told
 
 
 @click.command()
@@ -138,7 +156,7 @@ def _print(console: Console, event: Event, built: list[Built], known: dict[str, 
         line += f" (score {values['score']:g})" if "score" in values else ""
         console.print(Text(line), soft_wrap=True)
         if witness:
-            text = question_text(built, witness)
+            text = text_of(built, witness)
             shown = f"{witness} {_short(text)}" if text else witness
             console.print(Text(f"      against {shown}"), soft_wrap=True)
         return

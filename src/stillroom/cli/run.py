@@ -11,6 +11,7 @@ from rich.text import Text
 from stillroom.cli.options import runtime_options, sandbox_options
 from stillroom.cli.runtime import open_runtime
 from stillroom.cli.study import show_plan
+from stillroom.cli.tables import print_table
 from stillroom.models.spending import Limit, Purse
 from stillroom.recipe.load import read_recipe, recipe_text
 from stillroom.recipe.make import make, pilot
@@ -131,14 +132,14 @@ def _limit(budget: str | None) -> Limit | None:
 
 def _print_plan(planned: list[Planned], console: Console) -> None:
     grid = Grid(box=None, pad_edge=False)
-    grid.add_column("step", overflow="fold")
-    grid.add_column("state")
+    grid.add_column("step", no_wrap=True)
+    grid.add_column("state", no_wrap=True)
     for name in ("rows", "calls to buy", "tokens"):
-        grid.add_column(name, justify="right")
-    grid.add_column("why", overflow="fold")
+        grid.add_column(name, justify="right", no_wrap=True)
+    grid.add_column("why", overflow="fold", min_width=40)
     for step in planned:
         grid.add_row(*(Text(cell) for cell in _cells(step)))
-    console.print(grid)
+    print_table(grid, console)
     todo = [p for p in planned if p.state != "cached"]
     for line in totals(planned):
         console.print(Text(line), soft_wrap=True)

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from stillroom.cli.options import runtime_options
 from stillroom.cli.runtime import open_runtime
+from stillroom.cli.tables import print_table
 from stillroom.cli.teller import Teller
 from stillroom.errors import SetupError
 from stillroom.evaluate.grade import known_benchmark, names_of
@@ -135,7 +136,7 @@ def _print_plan(planned: StudyPlan, console: Console) -> None:
     grid = Grid(box=None, pad_edge=False)
     grid.add_column("")
     for name in ("steps", "in the store", "calls to buy", "tokens", "USD"):
-        grid.add_column(name, justify="right")
+        grid.add_column(name, justify="right", no_wrap=True)
 
     def row(name: str, work: Work) -> None:
         cells = (work.steps, work.cached, work.calls, work.tokens)
@@ -146,7 +147,7 @@ def _print_plan(planned: StudyPlan, console: Console) -> None:
     for arm, work in planned.arms.items():
         row(f"{arm} alone", work)
     row("if nothing were shared", planned.naive)
-    console.print(grid)
+    print_table(grid, console)
     attempts = "" if planned.attempts is None else f", {planned.attempts:,} attempts on benchmarks"
     console.print(Text(f"{planned.students} students to train{attempts}."))
     if planned.training is None:

@@ -75,12 +75,12 @@ def drops_of(artifact: Artifact, number: int) -> pl.DataFrame:
     return rows.head(number).collect()
 
 
-def question_text(built: Sequence[Built], row_id: str) -> str | None:
-    """Return the text of a question."""
+def text_of(built: Sequence[Built], row_id: str) -> str | None:
+    """Return the text of a question, or of an answer; None if no step wrote the row."""
     for step in built:
-        if step.artifact.manifest.kind == "questions":
+        if kind := step.artifact.manifest.kind:
             for row in _lookup(step.artifact.scan_all(), "id", row_id):
-                return str(row["question"])
+                return str(row["question" if kind == "questions" else "answer"])
     return None
 
 
