@@ -171,7 +171,8 @@ def test_two_arms_that_are_the_same_recipe_are_refused(folder):
 
 
 def sat(losses=(2.0, 1.5, 1.0), verdict="correct", finish="stop", **trained):
-    table = pl.DataFrame({"score": [0.0] * 4, "verdict": [verdict] * 4, "finish_reason": finish})
+    verdicts = [verdict] * 4 if isinstance(verdict, str) else verdict
+    table = pl.DataFrame({"score": [0.0] * 4, "verdict": verdicts, "finish_reason": finish})
     details = {"losses": list(losses), "rows": 100, "skipped": 0, "truncated": 0, **trained}
     return Sat("arm", 0, "key", trained=details, grades={"bench": Grades(table)})
 
@@ -189,9 +190,15 @@ def sat(losses=(2.0, 1.5, 1.0), verdict="correct", finish="stop", **trained):
         (sat(skipped=50), ["50 of 150 rows were too long to learn from"]),
         (sat(skipped=5, truncated=5), []),
         (sat(truncated=60), ["60 of 100 rows were cut to fit"]),
+        (sat(rows=400, unseen=800), ["training ended before 800 of 1,200 rows were seen"]),
+        (sat(unseen=10), []),
         (sat(finish="length"), ["on bench the limit of tokens cut every answer"]),
         (sat(verdict="unparsed"), ["on bench no answer could be read"]),
         (sat(verdict="error"), ["on bench no attempt got a reply or a verdict"]),
+        (
+            sat(verdict=["error", "correct", "correct", "correct"]),
+            ["on bench 25.0% of attempts got no reply or no verdict, and count as wrong"],
+        ),
     ],
 )
 def test_odd_students_are_marked(student, said):

@@ -117,6 +117,23 @@ def test_rows_packed_on_one_line_do_not_see_each_other() -> None:
     assert batch.n_rows == 6
 
 
+@pytest.mark.parametrize("together", [False, True])
+def test_rows_that_training_ends_before_are_not_counted_as_learnt(together: bool) -> None:
+    rows = [TokenRow([30, 1, 29, *[5] * 60, END], 3) for _ in range(40)]  # a line each
+    few = TrainSettings(steps=3, tokens_per_step=256)
+    once = TrainSettings(steps=10, tokens_per_step=256)
+    records = []
+    for settings in (few, once):
+        model = small()
+        if together:
+            records += train_together([model], [rows], [settings])
+        else:
+            records.append(train(model, rows, settings))
+    assert (records[0].rows, records[0].distinct) == (12, 12)
+    # An epoch holds every row once: nothing is seen twice before the rest is seen.
+    assert (records[1].rows, records[1].distinct) == (40, 40)
+
+
 def test_loss_equals_that_of_torch() -> None:
     from stillroom.train import loop
 

@@ -8,7 +8,10 @@ MOST = 0.99
 """Share of attempts from which on all of them are said to have ended so."""
 
 FEW = 0.1
-"""Share of rows that may be skipped or cut without a mark."""
+"""Share of rows that may be skipped, cut or unseen without a mark."""
+
+LOST = 0.01
+"""Share of attempts without a reply or a verdict, which count as wrong, that goes unmarked."""
 
 
 def marks(sat: Sat) -> list[str]:
@@ -71,10 +74,12 @@ def _learnt(sat: Sat) -> list[str]:
 
 def _rows(sat: Sat) -> list[str]:
     used, skipped = sat.trained.get("rows") or 0, sat.trained.get("skipped") or 0
-    cut = sat.trained.get("truncated") or 0
+    cut, unseen = sat.trained.get("truncated") or 0, sat.trained.get("unseen") or 0
     said = []
     if skipped > FEW * (used + skipped):
         said.append(f"{skipped:,} of {used + skipped:,} rows were too long to learn from")
+    if unseen > FEW * (used + unseen):
+        said.append(f"training ended before {unseen:,} of {used + unseen:,} rows were seen")
     if cut > FEW * used:
         said.append(f"{cut:,} of {used:,} rows were cut to fit")
     return said
@@ -89,4 +94,8 @@ def _answers(sat: Sat) -> list[str]:
             said.append(f"on {name} no answer could be read")
         elif grades.share("verdict", "error") >= MOST:
             said.append(f"on {name} no attempt got a reply or a verdict")
+        elif (lost := grades.share("verdict", "error")) > LOST:
+            said.append(
+                f"on {name} {lost:.1%} of attempts got no reply or no verdict, and count as wrong"
+            )
     return said

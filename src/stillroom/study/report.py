@@ -236,10 +236,14 @@ def _attempts(result: Result, arms: Sequence[str]) -> list[Block]:
         here = grades.filter(pl.col("arm") == arm)
         cut = here.filter(pl.col("finish_reason") == "length").height / here.height
         silent = here.filter(pl.col("verdict") == "unparsed").height / here.height
+        lost = here.filter(pl.col("verdict") == "error").height / here.height
         tokens = here["completion_tokens"].drop_nulls()
         mean = f"{tokens.sum() / tokens.len():.0f}" if tokens.len() else ""
-        rows.append([arm, points(cut), points(silent), mean])
-    header = ["arm", "cut by length, %", "without an answer, %", "tokens per attempt"]
+        rows.append([arm, points(cut), points(silent), points(lost), mean])
+    header = [
+        "arm", "cut by length, %", "without an answer, %", "no reply or verdict, %",
+        "tokens per attempt",
+    ]  # fmt: skip
     return [Block(heading="Attempts"), Block(table=(header, rows))]
 
 

@@ -70,6 +70,7 @@ def train_together(
     copies = {name: worker.detach() for name, worker in workers.items()}
     optimizer = optimizer_of(masters, copies, shared)
     streams = [batches(given, one) for given, one in zip(rows, settings, strict=True)]
+    seen: list[set[int]] = [set() for _ in models]
     held: list[Tensor] = []
     every = max(1, shared.steps // 100)
     for step in range(shared.steps):
@@ -81,8 +82,9 @@ def train_together(
         for worker in workers.values():
             worker.grad = None
         held.append(losses.detach())
-        for record, batch in zip(records, drawn, strict=True):
+        for record, batch, known in zip(records, drawn, seen, strict=True):
             record.add(batch)
+            known.update(map(id, batch.rows))
         if len(held) == every or step + 1 == shared.steps:
             means = torch.stack(held).mean(0).tolist()
             held.clear()
@@ -92,7 +94,8 @@ def train_together(
                 report(step + 1, means)
     for number, model in enumerate(models):
         model.load_state_dict({name: part[number] for name, part in masters.items()})
-    for record in records:
+    for record, known in zip(records, seen, strict=True):
+        record.distinct = len(known)
         record.cpu_s = (time.process_time() - started_cpu) / len(records)
         record.wall_s = time.perf_counter() - started
     return records

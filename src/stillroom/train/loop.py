@@ -71,6 +71,9 @@ class TrainRecord:
     """Tokens of rows, without padding."""
     padded_tokens: int = 0
     rows: int = 0
+    """Rows seen, repeats counted."""
+    distinct: int = 0
+    """Different rows seen: fewer than were given where the steps end before."""
     losses: list[float] = field(default_factory=list)
     """Mean loss in nats per learnt token, one per 1% of the steps."""
     cpu_s: float = 0.0
@@ -113,6 +116,7 @@ def train(
     parameters = dict(worker.named_parameters())
     optimizer = optimizer_of(_alone(model), _alone(worker), settings)
     stream = batches(rows, settings)
+    seen: set[int] = set()
     every = max(1, settings.steps // 100)
     held: list[Tensor] = []
     for step in range(settings.steps):
@@ -128,12 +132,15 @@ def train(
         worker.zero_grad()
         held.append(loss.detach())
         record.add(batch)
+        seen.update(map(id, batch.rows))
         if len(held) == every or step + 1 == settings.steps:
             mean = float(torch.stack(held).mean())
             record.losses.append(round(mean, 4))
             held.clear()
             if report:
                 report(step + 1, mean, time.process_time() - started_cpu)
+    # Rows of an iterator come once each, and their ids are used again.
+    record.distinct = len(seen) if isinstance(rows, Sequence) else record.rows
     record.cpu_s = time.process_time() - started_cpu
     record.wall_s = time.perf_counter() - started
     return record
@@ -159,7 +166,12 @@ class Batch(NamedTuple):
     targets: Tensor
     """Next tokens; _IGNORED where nothing is learnt."""
     n_tokens: int
-    n_rows: int
+    rows: Sequence[TokenRow]
+
+    @property
+    def n_rows(self) -> int:
+        """Rows on the lines."""
+        return len(self.rows)
 
 
 def loss_of(model: Qwen2, batch: Batch) -> Tensor:
@@ -215,11 +227,11 @@ def batches(rows: Iterable[TokenRow], settings: TrainSettings) -> Iterator[Batch
     if isinstance(rows, Sequence):
         if not rows:
             raise ValueError("no rows to train on")
-        stream: Iterator[TokenRow] = _again(rows, rng)
+        windows = _epochs(rows, rng)
     else:
-        stream = iter(rows)
+        windows = _windows(rows)
     waiting: dict[int, list[list[TokenRow]]] = {}
-    while window := list(islice(stream, _WINDOW)):
+    for window in windows:
         lines = _pack(window)
         rng.shuffle(lines)
         for length, line in lines:
@@ -230,9 +242,16 @@ def batches(rows: Iterable[TokenRow], settings: TrainSettings) -> Iterator[Batch
                 held.clear()
 
 
-def _again(rows: Sequence[TokenRow], rng: random.Random) -> Iterator[TokenRow]:
+def _epochs(rows: Sequence[TokenRow], rng: random.Random) -> Iterator[list[TokenRow]]:
+    """Go through rows for ever; no window spans two epochs, or some rows would wait for others."""
     while True:
-        yield from rng.sample(rows, len(rows))
+        yield from _windows(rng.sample(rows, len(rows)))
+
+
+def _windows(rows: Iterable[TokenRow]) -> Iterator[list[TokenRow]]:
+    stream = iter(rows)
+    while window := list(islice(stream, _WINDOW)):
+        yield window
 
 
 def _pack(rows: list[TokenRow]) -> list[tuple[int, list[TokenRow]]]:
@@ -287,7 +306,8 @@ def _collate(lines: list[list[TokenRow]], length: int) -> Batch:
         bias = bias.expand(len(lines), 1, length, length).masked_fill(apart, _UNSEEN)
     return Batch(
         tokens, positions, bias, targets,
-        sum(len(row.tokens) for line in lines for row in line), sum(len(line) for line in lines),
+        sum(len(row.tokens) for line in lines for row in line),
+        [row for line in lines for row in line],
     )  # fmt: skip
 
 

@@ -56,7 +56,7 @@ class Proxy:
     Rows longer than the longest line, 1,024 tokens, are skipped and counted.
     """
 
-    VERSION = 1
+    VERSION = 2
 
     @property
     def TOGETHER(self) -> int:
@@ -202,7 +202,8 @@ def _graduate(job: Job, lesson: _Lesson, record: TrainRecord, **details: str) ->
             shutil.copyfile(path, out / path.name)
     save_weights(lesson.model, out / "model.safetensors")
     return Trained(
-        rows=len(lesson.rows),
+        rows=record.distinct,
+        unseen=len(lesson.rows) - record.distinct,
         skipped=lesson.skipped,
         tokens=record.tokens,
         losses=record.losses,

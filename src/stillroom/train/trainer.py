@@ -104,9 +104,10 @@ class Trained:
     """What a training run says of itself.
 
     Attributes:
-        rows: Rows that were learnt from.
+        rows: Rows that were learnt from, however often each.
         truncated: Of these, rows that were cut to fit.
         skipped: Rows that could not be used at all.
+        unseen: Rows that could be used, but training ended before their turn.
         tokens: Tokens seen, repeats counted, padding not.
         losses: Mean loss in nats per learnt token, over the run.
         details: Anything else that a reader of the student should know.
@@ -115,6 +116,7 @@ class Trained:
     rows: int
     truncated: int = 0
     skipped: int = 0
+    unseen: int = 0
     tokens: int = 0
     losses: list[float] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
