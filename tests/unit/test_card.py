@@ -109,6 +109,20 @@ def test_card_tells_steps_verdicts_lengths_and_licences(tmp_path, tables):
     assert "stillroom run recipe.yaml" in card
 
 
+def test_card_says_that_draws_ended_with_the_first_correct_one(tmp_path, store):
+    def answered(name, draws):
+        table = answer_table(store_in(tmp_path / name), question_table(store_in(tmp_path / name)))
+        table.rows.manifest.fields["draws"] = draws
+        made = {"math": verify(store_in(tmp_path / name), table)}
+        return "ended with the first correct one" in make_card(tmp_path / name, made)
+
+    rule = {"by": "math", "at_most": 4, "round": 1}
+    assert answered("a", {"until": "correct", **rule})
+    assert not answered("b", {"until": {"within": 0.1}, **rule})
+    assert not answered("c", {"column": "n"})
+    assert not answered("d", 2)
+
+
 def test_card_names_other_models_and_their_roles(tmp_path, tables):
     models = {"teacher": ModelSpec(name="teacher-1b"), "grader": ModelSpec(name="judge-8b")}
     card = make_card(tmp_path, tables, models=models)

@@ -1,6 +1,7 @@
 """Nearest benchmark items and a judge: what is asked, what is told."""
 
 import json
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -10,6 +11,8 @@ from stillroom.models.chat import Completion, Failure
 from stillroom.models.embeddings import NgramEmbedder
 from stillroom.models.ledger import Ledger
 from stillroom.steps.base import ModelSpec, Runtime
+from stillroom.steps.decontaminate.items import Items
+from stillroom.steps.decontaminate.search import Judge, Search
 from stillroom.steps.decontaminate.semantic import Semantic
 
 ITEMS = pl.Series(
@@ -85,6 +88,22 @@ def test_failed_judge_is_undecided(judging):
     model, rt = judging
     model.reply = lambda request: Failure("refused", "no")
     assert semantic().judged(TEXTS[:2], ITEMS, rt)["same"].to_list() == [None, None]
+
+
+def test_pair_beside_one_that_is_the_same_is_not_counted_as_undecided(judging):
+    model, rt = judging
+
+    def silent_about_bill(request):
+        if "Bill" in request.messages[-1].content:
+            return Completion(None, "I would rather not say.", "stop", 1, 1)
+        return judge(request)
+
+    model.reply = silent_about_bill
+    items = [ITEMS[0], ITEMS[0].replace("Ann", "Bill")]
+    asking = Judge(replace(semantic(), k=2), rt)
+    search = Search(Items(["bench:0", "bench:1"], items), None, None, judge=asking)
+    assert search.find(TEXTS[:2])["row"].to_list() == [0]
+    assert asking.undecided == 1  # of the second question, which stays
 
 
 def test_nothing_to_compare_with_is_nothing_found(judging):

@@ -1,6 +1,8 @@
 """Measures of answers: by their text, and by what the other draws of the question say."""
 
+import itertools
 import json
+import math
 import random
 import re
 from pathlib import Path
@@ -9,14 +11,16 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.fakes import FakeModel, FakeModels
 from tests.kitchen import MODELS, Kitchen, cook, drops, rows
 
 from stillroom.errors import RecipeError
 from stillroom.models.chat import Completion
+from stillroom.models.ledger import Ledger
 from stillroom.recipe.load import read_recipe
 from stillroom.steps.answer import answer as answer_step
 from stillroom.steps.label.label import Label
-from stillroom.steps.label.pass_rate import PassRate, chance_to_keep, wilson
+from stillroom.steps.label.pass_rate import PassRate, chance_to_keep, rate_until, wilson
 from stillroom.steps.label.response import loops, repeats
 
 
@@ -53,6 +57,29 @@ class TestGroups:
         [note] = built["math.label"].manifest.notes
         assert "With 4 decided draws" in note
         assert f"0.3: {chance_to_keep(0.3, n=4, low=0.2, high=0.8):.2f}" in note
+
+    @pytest.mark.parametrize(("draws", "told"), [("{until: correct, ", True), ("", False)])
+    def test_bias_of_draws_until_one_is_correct_is_noted(self, tmp_path, draws, told):
+        model = "{name: t}"
+        draws = draws and f"{draws} by: math, at_most: 4, round: 2}}"
+        asked = tmp_path / "q.jsonl"
+        asked.write_text(json.dumps({"question": "a?", "reference": "4"}))
+
+        def reply(request):
+            return Completion(None, "\\boxed{4}", "stop", 1, 1)
+
+        with Ledger(tmp_path / "ledger") as ledger:
+            kitchen = Kitchen(tmp_path / "store", {}, FakeModels(FakeModel(reply)), lambda: ledger)
+            kitchen.run(
+                f"name: t\nmodels: {{teacher: {model}}}\ndomains:\n  math:\n"
+                f"    - source: {{file: {asked}}}\n    - answer: {{draws: {draws or 2}}}\n"
+                "    - verify: math\n    - label: pass_rate\n"
+            )
+        notes = kitchen.built[-1].artifact.manifest.notes
+        assert bool(notes) == told
+        if told:
+            # 1/2 * 1/2 + 1/4 * (1/2 * 2/4): of four draws two are in the last round.
+            assert f"0.5: {0.5 + 0.25 * 0.25:.2f}" in notes[0]
 
     def test_majority_puts_equal_answers_together(self, tmp_path):
         texts = box("1/2", "0.5", r"\frac{1}{2}", "3", "3")
@@ -171,6 +198,17 @@ def test_majority_does_not_depend_on_the_order_of_draws(texts):
 
 class RT:
     workers = 1
+
+
+@given(st.floats(0.01, 1), st.integers(1, 6), st.integers(1, 3))
+def test_mean_rate_of_draws_until_one_is_correct_is_that_of_all_outcomes(p, at_most, size):
+    mean = 0.0
+    for outcome in itertools.product((0, 1), repeat=at_most):
+        chance = math.prod(p if right else 1 - p for right in outcome)
+        ends = [min(n, at_most) for n in range(size, at_most + size, size)]
+        drawn = next((n for n in ends if any(outcome[:n])), at_most)
+        mean += chance * sum(outcome[:drawn]) / drawn
+    assert rate_until(p, at_most, size) == pytest.approx(mean)
 
 
 @given(st.integers(1, 64), st.data())

@@ -96,6 +96,22 @@ def test_list_with_one_answer_is_that_answer_and_of_several_none_is_taken(
     ]
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize(
+    "fields", [{"columns": ["n", "levle"]}, {"licence": {"column": "levle"}}], ids=str
+)
+def test_column_that_a_table_lacks_is_an_error(kitchen, tmp_path, suffix, fields):
+    with pytest.raises(SourceError, match="no row has a column levle"):
+        kitchen.chain(source(write(tmp_path, suffix), **fields))
+
+
+def test_column_that_objects_lack_is_null_there(kitchen, tmp_path):
+    file = tmp_path / "q.jsonl"
+    file.write_bytes(jsonl([{"problem": "a?"}, {"problem": "b?", "level": "2"}]))
+    table = kitchen.chain(source(file, columns=["level"]))
+    assert [r["level"] for r in rows(table, "level")] == [None, "2"]
+
+
 def test_lists_and_mappings_become_json(kitchen, tmp_path):
     file = tmp_path / "q.jsonl"
     file.write_bytes(

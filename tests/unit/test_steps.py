@@ -3,6 +3,7 @@
 import json
 import re
 from collections import Counter
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -13,6 +14,8 @@ from tests.tables import question_table
 from stillroom.errors import RecipeError, SourceError
 from stillroom.models.chat import Completion, Failure
 from stillroom.models.ledger import Ledger
+from stillroom.recipe.load import read_recipe
+from stillroom.recipe.pipeline import walk
 from stillroom.run.runner import At, Runner
 from stillroom.steps.keep.keep import Keep
 from stillroom.steps.keep.take import Take
@@ -151,6 +154,23 @@ class TestUpsample:
         assert set(found[:3]) == {"x?", "y?", "z?"}
         assert found == (found[:3] * 3)[:8]
 
+    @pytest.mark.parametrize(
+        ("step", "counts"),
+        [("upsample: 8", (3, 8, {})), ("upsample: 2", (3, 2, {"not_drawn": 1}))],
+    )
+    def test_rows_that_went_in_are_counted_once(self, kitchen, tmp_path, step, counts):
+        a = file(tmp_path, "a", "x?", "y?", "z?")
+        kitchen.chain(f"- {a}\n- {step}")
+        manifest = kitchen.built[-1].artifact.manifest
+        assert (manifest.rows_in, manifest.rows_out, manifest.drops) == counts
+
+    def test_copies_of_a_short_branch_did_not_go_in(self, kitchen, tmp_path):
+        a, b = (file(tmp_path, name, f"{name}1?", f"{name}2?") for name in "ab")
+        mix = f"- mix: {{branches: {{a: [{{{a}}}], b: [{{{b}}}]}}, total: 10, short: upsample}}"
+        kitchen.chain(mix)
+        manifest = kitchen.built[-1].artifact.manifest
+        assert (manifest.rows_in, manifest.rows_out) == (4, 10)
+
     def test_copies_get_draws_of_their_own(self, kitchen, tmp_path):
         with Ledger(tmp_path / "ledger") as ledger:
             kitchen.ledger, kitchen.models = lambda: ledger, FakeModels(FakeModel())
@@ -239,8 +259,10 @@ class TestTake:
     def test_division_that_finds_too_few_rows_is_noted(self, kitchen, tmp_path):
         step = "take: {n: 80, across: kind, shares: {a: 1, d: 1}}"
         assert self.kinds(kitchen.chain(f"- {self.groups(tmp_path)}\n- {step}")) == {"a": 60}
-        (note,) = kitchen.built[-1].artifact.manifest.notes
-        assert note == "take wanted 80 rows, but only 60 were there; all of them stay."
+        assert kitchen.built[-1].artifact.manifest.notes == [
+            "take found no rows with kind d; the others gave more.",
+            "take wanted 80 rows, but only 60 were there; all of them stay.",
+        ]
 
     def test_bare_percent_is_a_part_of_the_rows(self, kitchen, tmp_path):
         assert kitchen.chain(f"- {self.groups(tmp_path)}\n- take: 12.5%").height == 13
@@ -493,6 +515,55 @@ class TestDedup:
         source = f"source: {{file: {target}, columns: {{verified: text}}}}"
         with pytest.raises(RecipeError, match="'verified' is String; expected booleans"):
             kitchen.chain(f"- {source}\n- dedup: exact")
+
+
+class TestResponseLength:
+    RECIPE = """\
+name: test
+models: {{prober: {{name: some/model}}}}
+domains:
+  math:
+    - {source}
+    - label: response_length
+"""
+
+    @pytest.fixture
+    def measured(self, kitchen, tmp_path):
+        """Run the recipe on a fake model, as it stands or asking again for what failed."""
+        ledger = Ledger(tmp_path / "ledger")
+        kitchen.ledger = lambda: ledger
+
+        def run(reply, **options):
+            kitchen.models = FakeModels(FakeModel(reply))
+            text = self.RECIPE.format(source=file(tmp_path, "a", "x?", "yy?"))
+            runner = Runner(kitchen.store, replace(kitchen.runtime, **options))
+            table = walk(read_recipe(text).bound(), runner)["math"].table
+            notes = runner.built[-1].artifact.manifest.notes
+            return [r["response_length"] for r in rows(table, "response_length")], notes
+
+        yield run
+        ledger.close()
+
+    def test_reply_that_was_cut_off_in_its_thinking_is_not_the_shortest(self, measured):
+        def reply(request):
+            if request.messages[-1].content == "x?":
+                return Completion("A hard one. " * 99, "", "length", 1, 300)
+            return Completion("hm", "four", "stop", 1, 3)
+
+        assert measured(reply) == (
+            [None, 4],
+            ["1 of 2 rows have no value in response_length: "
+             "the reply was cut off before its visible answer began."],
+        )  # fmt: skip
+
+    @pytest.mark.parametrize("reason", ["timeout", "refused"])
+    def test_requests_that_failed_are_asked_again_when_told(self, measured, reason):
+        def fails(request):
+            return Failure(reason, "no") if request.messages[-1].content == "x?" else echo(request)
+
+        assert measured(fails)[0][0] is None
+        assert measured(echo)[0][0] is None
+        assert None not in measured(echo, retry_failed=True)[0]
 
 
 class TestAnswer:

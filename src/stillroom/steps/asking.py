@@ -127,7 +127,7 @@ def purchase(
             f"{requests.wanted:,} that this step wants are still missing."
         )
     found = bought.reused + bought.settled
-    rt.tick(Tick(rows=0 if again else found, reused=bought.reused))
+    rt.tick(Tick(rows=0 if again else found, reused=bought.reused, failed=bought.settled))
     return bought
 
 

@@ -282,7 +282,7 @@ class Step(BaseModel, ABC):
         Args:
             manifest: Of an artifact that this step made.
         """
-        return 0
+        return int(manifest.measured.get("failed", 0))
 
     def at_most(self, rows: Sequence[int | None]) -> int | None:
         """Bound the rows after this step; None if nothing is known.

@@ -106,7 +106,7 @@ class Judge:
     Attributes:
         semantic: How texts are compared with items.
         rt: Where the models are.
-        undecided: Pairs so far about which no reply could be read.
+        undecided: Pairs so far about which no reply could be read, of questions that stay.
     """
 
     semantic: Semantic
@@ -193,8 +193,9 @@ class Search:
         rows = [row for row in range(len(questions)) if row not in known]
         items = pl.Series(self.items.texts, dtype=pl.String)
         pairs = judge.semantic.judged(questions.gather(rows), items, judge.rt)
-        judge.undecided += int(pairs["same"].null_count())
         same = pairs.filter(pl.col("same")).unique("text", keep="first", maintain_order=True)
+        stays = pairs.join(same, on="text", how="anti")
+        judge.undecided += int(stays["same"].null_count())
         return [
             (rows[text], "judge", item, score, quotation(self.items.texts[item]))
             for text, item, score in same.select("text", "item", "score").iter_rows()

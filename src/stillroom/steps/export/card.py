@@ -301,6 +301,8 @@ def _steps(facts: Facts) -> str:
     if not rows:
         return ""
     words = "Every row that went in came out, or was dropped for a reason that is counted here."
+    if any(stage.manifest.rows_out > stage.manifest.rows_in for stage in facts.story):
+        words += " Where more came out than went in, rows were repeated."
     if facts.kind == "answers":
         words += " From `answer` on, rows are answers."
     return f"## How it was made\n\n{words}\n\n" + _table(
@@ -343,6 +345,13 @@ def _verdicts(facts: Facts) -> str:
             cells = [f"{entry[v]:,}" for v in VERDICTS]
             share = _percent(entry["correct"], n)
             rows.append([name, f"{n:,}", *cells, share, _rate(entry), f"{n_kept:,}"])
+    ended = [t.draws.get("until") for t in facts.teachers if isinstance(t.draws, Mapping)]
+    bent = (
+        " Draws for a question ended with the first correct one, so hard questions count more "
+        "often than easy ones: on one draw for each, the teacher would be right more often."
+        if "correct" in ended
+        else ""
+    )
     verdicts = [verdict.replace("_", " ") for verdict in VERDICTS]
     heads = ["answers", *verdicts, "right of all", "right of decided", "rows here"]
     return (
@@ -351,7 +360,7 @@ def _verdicts(facts: Facts) -> str:
         "Only `correct` and `incorrect` are decided: `unparsed` means that no final answer could "
         "be read, `no_reference` that none is known, `error` that the verifier gave up. "
         "Intervals are Wilson's, 95%, and take answers as independent, which draws for one "
-        "question are not quite.\n\n" + _table(["", *(f">{h}" for h in heads)], rows)
+        f"question are not quite.{bent}\n\n" + _table(["", *(f">{h}" for h in heads)], rows)
     )
 
 

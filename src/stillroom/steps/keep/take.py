@@ -197,9 +197,9 @@ class Take(Step):
 
     def _wanted(self, rows: pl.DataFrame) -> tuple[pl.Expr, list[str]]:
         """Count the rows to keep of each group, and note where there are too few."""
-        wanted = so_many(self.n)
+        wanted, notes = so_many(self.n), list[str]()
         if isinstance(self.n, str):
-            return wanted, []
+            return wanted, notes
         if self.across is None:
             groups = rows.group_by("group").len() if self.per else rows.select(pl.len())
             short = groups.filter(pl.col("len") < self.n)["len"].sort().to_list()
@@ -212,11 +212,20 @@ class Take(Step):
             given = divide(self.n, room, weights)
             wanted = name.first().replace_strict(given, return_dtype=pl.Int64) if given else wanted
             there = f"{sum(given.values()):,}" if sum(given.values()) < self.n else ""
-        if not there:
-            return wanted, []
-        return wanted, [
-            f"take wanted {self.n:,} rows, but only {there} were there; all of them stay."
-        ]
+            notes += self._absent(room)
+        if there:
+            notes.append(
+                f"take wanted {self.n:,} rows, but only {there} were there; all of them stay."
+            )
+        return wanted, notes
+
+    def _absent(self, room: Mapping[str, int]) -> list[str]:
+        """Say which values have a share and no rows: one may be misspelt."""
+        named = self.shares if isinstance(self.shares, Mapping) else {}
+        absent = [value for value, share in named.items() if share and value not in room]
+        if not absent:
+            return []
+        return [f"take found no rows with {self.across} {', '.join(absent)}; the others gave more."]
 
     def _weights(self, room: Mapping[str, int]) -> Mapping[str, float] | None:
         if self.shares == "equal":

@@ -111,7 +111,9 @@ def write_copies(
     for shard in range(max(1, -(-found.height // SHARD))):
         part = found.slice(shard * SHARD, SHARD)
         drops = lost if shard == 0 and lost.height else None
-        n_in = part.height + (0 if drops is None else drops.height)
+        # Copies come out and never went in.
+        first = order["copy_of"].slice(shard * SHARD, SHARD).null_count()
+        n_in = first + (0 if drops is None else drops.height)
         if not out.has(shard):
             out.write(shard, part, rows_in=n_in, lost=drops)
         rt.tick(Tick(rows=n_in))

@@ -1,6 +1,6 @@
 """`pass_rate`: how many of a question's draws are correct, with its interval."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import comb, sqrt
 from statistics import NormalDist
 from typing import Self
@@ -37,6 +37,9 @@ class PassRate(Plain):
 
     With a band, ``in_band`` says whether the pass rate lies in it, and the notes show how likely a
     question is to be kept by its true chance of being solved: few draws tell little.
+
+    Where draws ended with the first correct one (``draws: {until: correct}``), rates are too high,
+    because the last draw is never wrong, and the intervals are not theirs; a note says by how much.
 
     Attributes:
         confidence: Of the interval, 0 to 1.
@@ -86,7 +89,21 @@ class PassRate(Plain):
         return found
 
     def notes(self, table: Table) -> list[str]:
-        """Show the chance to be kept by the band, for the most usual number of draws."""
+        """Show the bias of draws until one is correct, and the chance to be kept by the band."""
+        return self._bias(table) + self._kept(table)
+
+    def _bias(self, table: Table) -> list[str]:
+        draws = table.rows.manifest.fields.get("draws")
+        if not isinstance(draws, Mapping) or draws.get("until") != "correct":
+            return []
+        sizes = (draws["at_most"], draws["round"])
+        curve = ", ".join(f"{p / 10:.1f}: {rate_until(p / 10, *sizes):.2f}" for p in (1, 3, 5, 7))
+        return [
+            "Draws ended with the first correct one, so pass rates are too high. By a question's "
+            f"true chance of being solved they are on average as follows: {curve}."
+        ]
+
+    def _kept(self, table: Table) -> list[str]:
         if self.band is None:
             return []
         decided = pl.col("verdict").is_in(["correct", "incorrect"])
@@ -118,6 +135,22 @@ def chance_to_keep(p: float, *, n: int, low: float, high: float) -> float:
     0.24
     """
     return sum(comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(n + 1) if low <= k / n <= high)
+
+
+def rate_until(p: float, at_most: int, size: int) -> float:
+    """Return the mean share of correct draws if rounds of draws end with the first correct one.
+
+    Args:
+        p: True chance of one draw to be correct, 0 to 1.
+        at_most: Draws at most.
+        size: Draws of a round; the last may be smaller.
+
+    >>> round(rate_until(0.5, 1_000, 1), 3)  # -log(p) * p / (1 - p)
+    0.693
+    """
+    before = range(0, at_most, size)
+    rounds = ((n, min(size, at_most - n)) for n in before)
+    return sum((1 - p) ** n * p * draws / (n + draws) for n, draws in rounds)
 
 
 def wilson(k: int, n: int, *, confidence: float = 0.95) -> tuple[float, float]:

@@ -21,7 +21,8 @@ class ResponseLength(Measure):
     """How long a model's answer is when it is asked the question and nothing else.
 
     Hard questions get long answers. Answers that a content filter cut off give no value; those
-    that reached ``max_tokens`` count as long as they are. Where the model's temperature is left
+    that reached ``max_tokens`` count as long as they are, but that one that was cut off while the
+    model still thought has no visible answer to measure. Where the model's temperature is left
     open, it is 1.0. A draw that `answer` bought of the same model is used, and the other way round.
 
     Source: OpenThoughts, section on question filtering: the winning filter of math and science.
@@ -47,6 +48,10 @@ class ResponseLength(Measure):
     def bind(self, models: Mapping[str, ModelSpec]) -> Self:
         """Replace the role by the model."""
         return self.model_copy(update={"model": role(self.model, models, "model")})
+
+    def identity(self) -> dict[str, Any]:
+        """Tell lengths from those of before, when an answer that never began had 0 characters."""
+        return {"cut": "unknown"}
 
     def reads(self) -> Sequence[str]:
         """Read the question."""
@@ -84,6 +89,8 @@ class ResponseLength(Measure):
             tally["the request failed"] += 1
         elif reply.finish_reason == "content_filter":
             tally["a content filter cut the reply off"] += 1
+        elif self.unit == "characters" and reply.finish_reason == "length" and not reply.answer:
+            tally["the reply was cut off before its visible answer began"] += 1
         elif self.unit == "characters":
             return len(reply.answer)
         elif reply.counted:

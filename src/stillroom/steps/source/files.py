@@ -21,6 +21,8 @@ import zstandard
 from stillroom.errors import SourceError
 
 SUFFIXES = (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".parquet")
+TABLES = (".csv", ".tsv", ".parquet")
+"""Endings of formats in which every row has the same columns."""
 COMPRESSIONS = (".zst", ".gz", ".bz2", ".xz")
 BATCH = 10_000
 

@@ -19,7 +19,14 @@ from stillroom.rows import QUESTION, TESTS, Schema, Shape, content_id, dropped, 
 from stillroom.steps.base import Misfit, Out, Runtime, Step, Tick
 from stillroom.steps.source.asked import asked
 from stillroom.steps.source.fetch import COMMIT, fetch_hub, fetch_url, newest_commit
-from stillroom.steps.source.files import Broken, Record, format_of, read_records, sha256_of
+from stillroom.steps.source.files import (
+    TABLES,
+    Broken,
+    Record,
+    format_of,
+    read_records,
+    sha256_of,
+)
 from stillroom.steps.source.generators import Gym, Procedural
 from stillroom.steps.source.stackexchange import dump_url, read_posts
 from stillroom.store.artifact import Delta
@@ -331,14 +338,26 @@ class Source(Step):
 
     def _from_files(self, rt: Runtime) -> Iterator[Record | Broken]:
         wanted = self._wanted()
-        for path in self._paths(rt):
+        named = self.licence.values() if isinstance(self.licence, Mapping) else ()
+        absent = {*self.columns, *named}
+        paths, read = self._paths(rt), False
+        for path in paths:
             records = read_posts(path) if self.stackexchange else read_records(path, wanted)
             for record in self._checked(records, path):
+                if absent and not isinstance(record, Broken):
+                    absent, read = absent - record.keys(), True
                 if self.shipped and self.domain in DOMAINS:
                     if not isinstance(record, Broken) and record["domain"] == self.domain:
                         yield record
                 else:
                     yield record
+        # Objects of JSON may leave out what is null; tables name all their columns.
+        tables = not self.stackexchange and all(format_of(p.name) in TABLES for p in paths)
+        if absent and read and tables:
+            raise SourceError(
+                f"{', '.join(str(path) for path in paths[:3])}: no row has a column "
+                f"{' or '.join(sorted(absent))}. Name the right one in the recipe, or leave it out."
+            )
 
     def _checked(self, records: Iterable[Record | Broken], path: Path) -> Iterator[Record | Broken]:
         """Complain about a missing column once, at the first record, and not at every row."""

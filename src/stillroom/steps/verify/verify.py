@@ -14,7 +14,7 @@ from stillroom.steps.asking import bound, purchase
 from stillroom.steps.base import Calls, ModelSpec, Out, Runtime, Step, Tick, check_groups
 from stillroom.steps.foretelling import estimate, estimate_at_most
 from stillroom.steps.verify.stages import By, Judge, Stage, with_defaults
-from stillroom.store.artifact import Delta, Manifest
+from stillroom.store.artifact import Delta
 from stillroom.store.table import Table
 from stillroom.verifiers import Task, key_of, verifier
 from stillroom.verifiers.asked import said_for_good
@@ -210,10 +210,6 @@ class Verify(Step):
     def _canaries(self, table: Table) -> Canaries | None:
         judge = self._asked
         return Canaries(_questions(table), judge.canaries) if judge else None
-
-    def failed(self, manifest: Manifest) -> int:
-        """Count the judge's requests that failed when the artifact was made."""
-        return int(manifest.measured.get("failed", 0))
 
     def calls(self, inputs: Sequence[Table], rt: Runtime) -> Calls | None:
         """Count what the judge would be asked, canaries among it.
