@@ -140,6 +140,11 @@ def test_error_for_binary_file_says_so(tmp_path: Path) -> None:
         load_config(file)
 
 
+def test_without_a_file_of_models_the_message_says_how_one_looks() -> None:
+    with pytest.raises(ModelError, match=r"models.toml, as docs/reference-models.md shows\.$"):
+        ModelsConfig({}).open("t")
+
+
 @pytest.mark.parametrize(
     ("name", "near"),
     [("qwq-32b", "Qwen/QwQ-32B"), ("Qwen/QwQ32B", "Qwen/QwQ-32B"), ("gpt-9", None)],

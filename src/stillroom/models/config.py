@@ -470,9 +470,10 @@ class ModelsConfig:
             return self._entries[name]
         if name in EMBEDDED:
             return LocalEntry(engine="local", path=_embedded_directory(name))
+        where = self.file or f"{FILE_NAME}, as docs/reference-models.md shows"
         raise ModelError(
             f"{name}: no such model; configured models are {', '.join(self.known())}. "
-            f"Add it to {self.file or FILE_NAME}.{_nearest(name, self.known())}"
+            f"Add it to {where}.{_nearest(name, self.known())}"
         )
 
     def _directory(self, name: str, entry: LocalEntry) -> Path:
