@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import yaml
@@ -229,6 +230,17 @@ def test_a_seal_is_opened_once_for_each_arm(tmp_path):
     assert open_seal(store, Opening("aime25", "s", "b")) == 1
     assert open_seal(store, Opening("hmmt_feb25", "s", "b")) == 0
     assert len(openings(store)) == 3
+    # The same arm, made otherwise.
+    assert open_seal(store, Opening("aime25", "s", "a", "4096 rows")) == 2
+    assert len(openings(store)) == 4
+
+
+def test_openings_at_one_time_are_all_written_down(tmp_path):
+    store = Store(tmp_path)
+    looks = [Opening("aime25", "s", str(n)) for n in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda look: open_seal(store, look), looks))
+    assert set(openings(store)) == set(looks)
 
 
 @pytest.mark.parametrize(

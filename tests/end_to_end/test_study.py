@@ -17,6 +17,7 @@ import pytest
 from stillroom.cli import main
 from stillroom.errors import StoreError
 from stillroom.store.store import Store
+from stillroom.study.seals import openings
 from stillroom.train.proxy import Proxy
 from stillroom.train.trainer import Job, TrainingFailed, find, student_key, train
 
@@ -102,6 +103,8 @@ def test_a_study_runs_reports_and_runs_again_for_nothing(folder, capsys):
     report = first["report.md"]
     assert r"Does \<b\>verification\</b\> help \| or not?" in report
     assert "aime25 is sealed" in report
+    # A later study that holds it out is told of this one.
+    assert [o.benchmark for o in openings(Store(folder / "store"))] == ["proxy_suite"]
     assert "chosen: verdict is incorrect" in report.replace("\\", "")
     assert "Likelihood of right answers" in report
     facts = json.loads((folder / "results.json").read_text())

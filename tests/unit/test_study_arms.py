@@ -11,7 +11,7 @@ from stillroom.errors import RecipeError
 from stillroom.recipe.load import read_recipe
 from stillroom.study.arms import NoSuchPlace, change
 from stillroom.study.load import is_study, load_study
-from stillroom.study.run import arms_of, replicate
+from stillroom.study.run import arms_of, made_of, replicate
 
 BASE = yaml.safe_load("""
 name: base
@@ -123,6 +123,27 @@ def write(tmp_path, text):
     file = tmp_path / "study.yaml"
     file.write_text(text)
     return file
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("rows: 10", "rows: 9"),
+        ("{model: stillroom/base-1}", "{settings: {steps: 9}}"),
+        ("{math.take: 4}", "{math.take: 3}"),
+        ("rows: 10", "rows: 10\nseeds: 7"),
+    ],
+)
+def test_what_makes_other_students_is_another_look_and_words_are_not(tmp_path, old, new):
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(BASE, sort_keys=False))
+
+    def made(text):
+        (tmp_path / "study.yaml").write_text(text)
+        study = load_study(tmp_path / "study.yaml")
+        return made_of(study, arms_of(study, beside=tmp_path))
+
+    assert made(STUDY.replace("Does it help?", "Does it?")) == made(STUDY)
+    assert made(STUDY.replace(old, new)) != made(STUDY)
 
 
 def test_a_study_is_read_and_named_by_its_folder(tmp_path):

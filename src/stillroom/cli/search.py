@@ -12,11 +12,11 @@ from stillroom.cli.runtime import open_runtime
 from stillroom.cli.study import need
 from stillroom.cli.teller import Teller
 from stillroom.errors import RecipeError
-from stillroom.evaluate.grade import names_of
+from stillroom.evaluate.grade import names_of, title_of
 from stillroom.store.store import disk_errors, replace_text
 from stillroom.study.arms import change
 from stillroom.study.load import load_study
-from stillroom.study.run import Laboratory, arms_of, read_base, run
+from stillroom.study.run import Laboratory, arms_of, made_of, read_base, run
 from stillroom.study.seals import Opening, open_seal
 
 
@@ -121,8 +121,9 @@ def promote(
     with open_runtime(
         store_path, list(pair.values()), models_path, sources, workers, names_of(exams)
     ) as (store, rt):
-        for name in held:
-            before = open_seal(store, Opening(name, study.name, arm))
+        made = made_of(study, pair)
+        for name in map(title_of, held):
+            before = open_seal(store, Opening(name, study.name, arm, made))
             often = f"opened {times(before)} before" if before else "opened for the first time"
             console.print(Text(f"{name}: {often}"))
         teller = Teller(console)

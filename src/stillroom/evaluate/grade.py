@@ -283,6 +283,11 @@ def known_benchmark(name: str) -> Benchmark:
     return known[name]
 
 
+def title_of(name: str) -> str:
+    """Return what a benchmark is called in reports: its name, or that of its file."""
+    return Path(name).stem if name.endswith((".yaml", ".yml")) else name
+
+
 def exam_of(name: str, repeats: int | None, judge: ModelSpec | None = None) -> Exam:
     """Return the exam of a benchmark.
 
@@ -299,7 +304,7 @@ def exam_of(name: str, repeats: int | None, judge: ModelSpec | None = None) -> E
         able = ", ".join(sorted(n for n, b in benchmarks().items() if b.sitting))
         raise SourceError(f"{name}: it cannot be graded here; expected one of {able}.")
     sitting = benchmark.sitting
-    title = Path(name).stem if name.endswith((".yaml", ".yml")) else name
+    title = title_of(name)
     chosen = {
         "reference": benchmark.reference or None,
         "reference_in": sitting.reference_in,

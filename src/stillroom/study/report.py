@@ -15,6 +15,7 @@ from typing import Any
 
 import polars as pl
 
+from stillroom.evaluate.grade import title_of
 from stillroom.study.clean import without_suspects
 from stillroom.study.examples import Chain, contrasts
 from stillroom.study.forest import Line, forest_svg
@@ -287,13 +288,13 @@ def _seals(result: Result) -> list[Block]:
     if not held_out:
         return []
     said = []
-    for name in held_out:
+    for name in map(title_of, held_out):
         opened = [o for o in result.openings if o.benchmark == name]
         by = "; ".join(f"study {o.study}, arm {o.arm}" for o in opened)
         said.append(
             f"{name} was opened {times(len(opened))} in this store: {by}."
             if opened
-            else f"{name} is sealed: no recipe of this store was chosen with a look at it."
+            else f"{name} is sealed: no study of this store looked at it."
         )
     return [Block(heading="Held-out benchmarks"), Block(points=said)]
 

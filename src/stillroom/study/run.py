@@ -31,7 +31,7 @@ import yaml
 
 from stillroom.errors import RecipeError, StillroomError
 from stillroom.evaluate.contamination import Suspects
-from stillroom.evaluate.grade import Exam, Grades, grade
+from stillroom.evaluate.grade import Exam, Grades, grade, title_of
 from stillroom.evaluate.hosting import hosted, launch_of
 from stillroom.recipe.document import Document
 from stillroom.recipe.form import Recipe
@@ -48,7 +48,7 @@ from stillroom.store.table import Table
 from stillroom.study.arms import NoSuchPlace, change
 from stillroom.study.form import Study
 from stillroom.study.rows import Budget, Drawn, draw
-from stillroom.study.seals import Opening, openings
+from stillroom.study.seals import EVERY_ARM, Opening, open_seal, openings
 from stillroom.study.suspects import suspects_among
 from stillroom.train.proxy import Proxy, group_size
 from stillroom.train.tool import VISIBLE, devices, shares
@@ -106,6 +106,18 @@ def arms_of(study: Study, *, beside: Path) -> dict[str, Recipe]:
                 "Change what one of them says."
             )
     return recipes
+
+
+def made_of(study: Study, recipes: Mapping[str, Recipe]) -> str:
+    """Digest how the students of some arms are made: their recipes, their size, their training.
+
+    Args:
+        study: The study.
+        recipes: Arm to recipe.
+    """
+    size = [study.rows, study.tokens, study.shortage, study.seeds]
+    steps = [recipe.model_dump(mode="json", by_alias=True) for recipe in recipes.values()]
+    return value_digest([steps, study.student.model_dump(mode="json"), size])
 
 
 def read_arm(name: str, base: Mapping[str, Any], arm: str, changes: Mapping[str, Any]) -> Recipe:
@@ -289,6 +301,8 @@ def run(
         StillroomError: If rows cannot be made or students cannot be graded; what was done before is
             in the store, and the same call goes on from there.
     """
+    for title in {exam.name for exam in exams} - set(map(title_of, study.benchmarks.held_out)):
+        open_seal(lab.store, Opening(title, study.name, EVERY_ARM))
     trainer = trainer_of(study.student.trainer)
     settings = settings_of(study.student)
     base = _base(study.student, lab.rt)

@@ -243,7 +243,7 @@ def batches(rows: Iterable[TokenRow], settings: TrainSettings) -> Iterator[Batch
 
 
 def _epochs(rows: Sequence[TokenRow], rng: random.Random) -> Iterator[list[TokenRow]]:
-    """Go through rows for ever; no window spans two epochs, or some rows would wait for others."""
+    """Go through rows for ever; a window across epochs would hold some rows often, others never."""
     while True:
         yield from _windows(rng.sample(rows, len(rows)))
 
