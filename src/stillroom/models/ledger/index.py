@@ -197,9 +197,9 @@ class Index:
             if record.kind == journal.FAILURE:
                 name, reason, words = record.facts
                 db.execute(
-                    "INSERT INTO failure SELECT ?1, ?2, ?3, ?4, ?5 WHERE"
-                    " NOT EXISTS (SELECT 1 FROM completion WHERE key = ?1) AND"
-                    " NOT EXISTS (SELECT 1 FROM forgotten WHERE key = ?1 AND at >= ?2)"
+                    f"INSERT INTO failure SELECT * FROM {_given(5)} WHERE"
+                    " NOT EXISTS (SELECT 1 FROM completion WHERE key = given.key) AND"
+                    f" NOT EXISTS ({_FORGOTTEN})"
                     " ON CONFLICT DO UPDATE SET at = excluded.at, model = excluded.model,"
                     " reason = excluded.reason, message = excluded.message"
                     " WHERE excluded.at >= at",
@@ -278,13 +278,23 @@ def _model_number(db: sqlite3.Connection, name: str) -> int:
     return int(db.execute("INSERT INTO model (name) VALUES (?)", (name,)).lastrowid or 0)
 
 
+_FORGOTTEN = "SELECT 1 FROM forgotten WHERE key = given.key AND at >= given.since"
+
+
+def _given(columns: int) -> str:
+    """Name the values of a row, so that a statement can say the first two again.
+
+    Numbered placeholders, ``?1``, take no sequence from Python 3.14 on.
+    """
+    return f"(SELECT ? AS key, ? AS since{', ?' * (columns - 2)}) AS given"
+
+
 def _add_completions(db: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> None:
     if not rows:
         return
     rows.sort()  # by key: the index is a tree of keys
     db.executemany(
-        "INSERT INTO completion SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9"
-        " WHERE NOT EXISTS (SELECT 1 FROM forgotten WHERE key = ?1 AND at >= ?2)"
+        f"INSERT INTO completion SELECT * FROM {_given(9)} WHERE NOT EXISTS ({_FORGOTTEN})"
         " ON CONFLICT DO UPDATE SET at = excluded.at, journal = excluded.journal,"
         " start = excluded.start, size = excluded.size, model = excluded.model,"
         " finish_reason = excluded.finish_reason, prompt_tokens = excluded.prompt_tokens,"
