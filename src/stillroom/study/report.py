@@ -16,6 +16,7 @@ from typing import Any
 import polars as pl
 
 from stillroom.evaluate.grade import title_of
+from stillroom.run.runner import Built
 from stillroom.study.clean import without_suspects
 from stillroom.study.examples import Chain, contrasts
 from stillroom.study.forest import Line, forest_svg
@@ -300,39 +301,59 @@ def _seals(result: Result) -> list[Block]:
 
 
 def cost(results: Sequence[Result]) -> list[Block]:
-    """Add up what was spent, each artifact once, and say what sharing saved."""
-    once: dict[str, Mapping[str, Any]] = {}
-    apart: Counter[str] = Counter()
+    """Add up what was spent, each artifact once, and say what sharing saved.
+
+    A completion that was found in the ledger is taken to be worth what those were that the same
+    step of the recipe bought.
+    """
+    once: dict[str, Built] = {}
+    grading: dict[str, float] = {}
+    apart: dict[str, Counter[str]] = {}
     for result in results:
-        for steps in result.built.values():
-            for built in steps:
-                once[built.artifact.manifest.key] = built.artifact.manifest.measured
-                apart.update(_spent(built.artifact.manifest.measured))
-    shared: Counter[str] = Counter()
-    for measured in once.values():
-        shared.update(_spent(measured))
+        for built in (built for steps in result.built.values() for built in steps):
+            once[built.artifact.manifest.key] = built
+            apart.setdefault(built.path, Counter()).update(_spent(built))
+        for built in result.graded:
+            grading[built.artifact.manifest.key] = _spent(built)["usd"]
+    spent: dict[str, Counter[str]] = {}
+    for built in once.values():
+        spent.setdefault(built.path, Counter()).update(_spent(built))
+    whole = sum(spent.values(), Counter[str]())
+    alone = sum(apart.values(), Counter[str]())
+    rows = []
+    if alone["asked"]:
+        rows.append(["completions bought", f"{whole['calls']:,}", f"{alone['asked']:,}"])
+    for name, words in (("completion_tokens", "completion tokens bought"), ("usd", "US dollars")):
+        if whole[name]:
+            found = alone["asked"] > whole["calls"]
+            worth = sum(apart[path]["asked"] * _each(name, spent[path], whole) for path in apart)
+            said = f"{'about ' if found else ''}{worth:,.6g}"
+            rows.append([words, f"{whole[name]:,.6g}", said])
+    if usd := sum(grading.values()):
+        rows.append(["US dollars of grading, judges and references", f"{usd:,.6g}", ""])
+    if alone["seconds"]:
+        rows.append(["seconds of steps", *(f"{c['seconds']:,.6g}" for c in (whole, alone))])
     sat = [s for result in results for s in result.sat if s.student]
     different = {s.student: s for s in sat}
     training = sum(s.seconds for s in different.values())
-    names = {
-        "asked": "completions asked for", "completion_tokens": "completion tokens bought",
-        "usd": "US dollars", "seconds": "seconds of steps",
-    }  # fmt: skip
-    rows = [
-        [words, f"{shared[name]:,.6g}", f"{apart[name]:,.6g}"]
-        for name, words in names.items()
-        if apart[name]
-    ]
     rows.append(["students trained", f"{len(different):,}", f"{len(sat):,}"])
     rows.append(["seconds of training", f"{training:,.0f}", ""])
     header = ["", "spent", "if no arm shared anything"]
     return [Block(heading="Cost"), Block(table=(header, rows))]
 
 
-def _spent(measured: Mapping[str, Any]) -> dict[str, float]:
-    asked = (measured.get("calls") or 0) + (measured.get("reused") or 0)
+def _each(name: str, here: Counter[str], whole: Counter[str]) -> float:
+    """Return what a completion of a step took: of those that it bought, or else of all."""
+    bought = here if here["calls"] else whole
+    return bought[name] / max(1, bought["calls"])
+
+
+def _spent(built: Built) -> dict[str, float]:
+    measured = built.artifact.manifest.measured
+    calls = measured.get("calls") or 0
     return {
-        "asked": asked,
+        "calls": calls,
+        "asked": calls + (measured.get("reused") or 0),
         "completion_tokens": measured.get("completion_tokens") or 0,
         "usd": measured.get("usd") or 0,
         "seconds": measured.get("seconds") or 0,

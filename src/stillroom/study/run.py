@@ -197,6 +197,7 @@ class Result:
         built: Steps of all arms, by arm and seed, for drops, keys and cost.
         openings: Of held-out benchmarks, by whatever study used this store.
         suspects: Benchmark items that training data ask, if the study says how to know them.
+        graded: Steps of all sittings and references, for their cost.
     """
 
     study: Study
@@ -204,6 +205,7 @@ class Result:
     built: dict[tuple[str, int], list[Built]]
     openings: Sequence[Opening] = ()
     suspects: Suspects | None = None
+    graded: Sequence[Built] = ()
 
     def grades(self) -> pl.DataFrame:
         """Return every attempt of every student, a row each."""
@@ -323,8 +325,9 @@ def run(
         for place, rows in drawn.items()
     }
     alumni, failures = _train(study, settings, base, drawn, keys, lab)
-    right = {exam.name: _right_answers(study.references, exam, lab) for exam in exams}
-    sat = [_sit_base(study.student.model, base, exams, lab)]
+    graded: list[Built] = []
+    right = {exam.name: _right_answers(study.references, exam, lab, graded) for exam in exams}
+    sat = [_sit_base(study.student.model, base, exams, lab, graded)]
     for place, rows in drawn.items():
         arm, seed = place
         key = keys[place]
@@ -337,7 +340,7 @@ def run(
                 about,
                 trained=dataclasses.asdict(alumnus.trained),
                 seconds=alumnus.seconds,
-                grades=_sit(alumnus.name, alumnus.path, exams, lab, f"{arm}.{seed}"),
+                grades=_sit(alumnus.name, alumnus.path, exams, lab, f"{arm}.{seed}", graded),
                 likelihood={
                     name: _likelihood(alumnus, answers, lab.store)
                     for name, answers in right.items()
@@ -347,7 +350,7 @@ def run(
         sat.append(one)
         lab.listener.graded(one)
     suspects = suspects_among(study, built, lab.store, lab.beside)
-    return Result(study, sat, built, openings(lab.store), suspects)
+    return Result(study, sat, built, openings(lab.store), suspects, graded)
 
 
 def settings_of(student: Student) -> dict[str, Any]:
@@ -370,27 +373,35 @@ def _base(student: Student, rt: Runtime) -> Path | Pinned:
 
 
 def _sit(
-    name: str, where: Path | Pinned, exams: Sequence[Exam], lab: Laboratory, path: str
+    name: str,
+    where: Path | Pinned,
+    exams: Sequence[Exam],
+    lab: Laboratory,
+    path: str,
+    graded: list[Built],
 ) -> dict[str, Grades]:
     """Grade a model that lies in a folder, by servers of its own if it is large."""
     with hosted(lab.rt.models, name, lambda: _folder(where), lab.store.root / "serving") as models:
         rt = dataclasses.replace(lab.rt, models=models)
         return {
-            exam.name: grade(exam, name, Runner(lab.store, rt), f"{path}.{exam.name}")
+            exam.name: grade(
+                exam, name, Runner(lab.store, rt, remember=graded.append), f"{path}.{exam.name}"
+            )
             for exam in exams
         }
 
 
 def _right_answers(
-    references: ModelSpec | None, exam: Exam, lab: Laboratory
+    references: ModelSpec | None, exam: Exam, lab: Laboratory, graded: list[Built]
 ) -> pl.DataFrame | None:
     """Return ``item``, ``question``, ``reasoning`` and ``answer`` of the first right answers."""
     if references is None:
         return None
     at: list[At] = []
+    runner = Runner(lab.store, lab.rt, remember=graded.append)
     items, _, verify = exam.steps(references.name)
     for step in (items, Answer(model=references), verify):
-        at = [Runner(lab.store, lab.rt)(f"references.{exam.name}.{step.label}", step, at)]
+        at = [runner(f"references.{exam.name}.{step.label}", step, at)]
     table = at[0].table.scan("question_id", "question", "reasoning", "answer", "verdict").collect()
     right = table.filter(pl.col("verdict") == "correct").drop("verdict")
     return right.unique("question_id", keep="first", maintain_order=True).rename(
@@ -422,17 +433,17 @@ def _likelihood(alumnus: Alumnus, answers: pl.DataFrame, store: Store) -> pl.Dat
     return table
 
 
-def _sit_base(model: str, base: Path | Pinned, exams: Sequence[Exam], lab: Laboratory) -> Sat:
+def _sit_base(
+    model: str, base: Path | Pinned, exams: Sequence[Exam], lab: Laboratory, graded: list[Built]
+) -> Sat:
     """Grade the untrained base model: what students are to be better than."""
     models = lab.rt.models
     here = isinstance(base, Path) and launch_of(base, models.students) is None
     if here or (isinstance(base, Pinned) and model in models.known()):
-        grades = {
-            exam.name: grade(exam, model, Runner(lab.store, lab.rt), f"base.{exam.name}")
-            for exam in exams
-        }
+        runner = Runner(lab.store, lab.rt, remember=graded.append)
+        grades = {exam.name: grade(exam, model, runner, f"base.{exam.name}") for exam in exams}
     else:
-        grades = _sit(model, base, exams, lab, "base")
+        grades = _sit(model, base, exams, lab, "base", graded)
     sat = Sat(model, 0, None, grades=grades)
     lab.listener.graded(sat)
     return sat
