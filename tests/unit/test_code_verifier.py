@@ -440,6 +440,13 @@ OLYMPIC = {
         olympic(TWICE, {"checker.cpp": '#include <cstdio>\nint main(){puts("0.33333");}'}),
         "incorrect", "HHHH", 0.3333,
     ),  # 3.33 + 10.00 + 20.00
+    "checker without points: half is not right": (
+        olympic(on(4, "return 9"), CHECKED, groups=()), "incorrect", "PPPH", None,
+    ),
+    "odd points add up": (
+        olympic(TWICE, groups=[{"points": 0.1 + n / 3, "entries": [n]} for n in range(4)]),
+        "correct", "PPPP", 1.0,
+    ),
     "checker does not compile": (olympic(TWICE, {"checker.cpp": "int main("}), "error", "KKKK", None),
     "checker says nothing": (
         olympic(TWICE, {"checker.cpp": "int main(){}"}), "error", "KKKK", None,

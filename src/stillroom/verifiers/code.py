@@ -20,7 +20,7 @@ B build         incorrect    the program does not compile
 U unsupported   error        the test asks for what the driver does not offer
 W wall          error        it waited longer than the clock allows, twice
 K unchecked     error        the checker of outputs does not compile, or says nothing
-H half          by points    the checker gives a part of what the test is worth
+H half          incorrect    the checker gives a part of what the test is worth; for groups, points
 - not run       error        the limits of the whole were used up before
 ==============  ===========  ====================================================================
 
@@ -47,6 +47,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -169,9 +170,9 @@ class CodeVerifier:
         for _ in range(2):  # what the clock or the sandbox ended may only have had bad luck
             results = self._sandbox.run([self._job(run, _sound(tests[run])) for run in undecided])
             printed = {
-                run: (_sound(tests[run]), _printed(result))
+                run: (known, _printed(result, len(known.entries)))
                 for run, result in zip(undecided, results, strict=True)
-                if _sound(tests[run]).checker
+                if (known := _sound(tests[run])).checker
             }
             checked = self._checked(printed)
             for run, result in zip(undecided, results, strict=True):
@@ -256,11 +257,12 @@ class CodeVerifier:
         results = dict(zip(jobs, self._sandbox.run(list(jobs.values())), strict=True))
         found: dict[_Run, dict[int, float]] = {}
         for run, result in results.items():
-            said = _printed(result)
-            shares = [_share(said.get(place)) for place in range(len(printed[run][1]))]
+            outputs = printed[run][1]
+            said = _printed(result, len(outputs))
+            shares = [_share(said.get(place)) for place in range(len(outputs))]
             found[run] = {
                 number: share
-                for number, share in zip(printed[run][1], shares, strict=True)
+                for number, share in zip(outputs, shares, strict=True)
                 if share is not None
             }
         return found
@@ -367,7 +369,7 @@ def _judge(result: Result, tests: Tests, checked: Mapping[int, float]) -> tuple[
         told |= {} if earned is None else {"share": earned}
         wrong, right = earned is not None and earned < 1, earned == 1
     else:
-        wrong, right = bool(set(letters) & _WRONG), set(letters) == {"P"}
+        wrong, right = bool(set(letters) & (_WRONG | {"H"})), set(letters) == {"P"}
     detail = json.dumps(told, ensure_ascii=False, separators=(",", ":"))
     if wrong:
         return "incorrect", detail
@@ -409,7 +411,8 @@ def _earned(letters: str, tests: Tests, checked: Mapping[int, float]) -> float |
             continue
         if len(known) < len(group.entries):
             return None
-        points += round(group.points * min(known), _HUNDREDTHS)
+        least = min(known)
+        points += group.points if least == 1 else round(group.points * least, _HUNDREDTHS)
     return points / sum(group.points for group in tests.groups)
 
 
@@ -431,11 +434,11 @@ def _share(said: bytes | None) -> float | None:
     return share if 0 <= share <= 1 else None
 
 
-def _printed(result: Result) -> dict[int, bytes]:
+def _printed(result: Result, n_tests: int) -> dict[int, bytes]:
     """Return the outputs of programs that ran to their end, by the number of the test."""
     return {
         number: base64.b64decode(value)
-        for number, (state, _, value) in enumerate(_replies(result))
+        for number, (state, _, value) in enumerate(islice(_replies(result), n_tests))
         if state == "printed"
     }
 
