@@ -127,3 +127,14 @@ def test_draws_of_a_branch_are_nested(kitchen, branches):
         kitchen.chain(f"- mix: {{only: [{{mix: {branches}}}, {{take: {n}}}]}}") for n in (100, 500)
     )
     assert {r["id"] for r in rows(few, "id")} < {r["id"] for r in rows(many, "id")}
+
+
+def test_rank_of_equal_rows_is_drawn_apart_from_their_turn(kitchen, tmp_path):
+    path = tmp_path / "a.jsonl"
+    # In each of 4,000 groups three rows are tied and one is below them: its chance is 1 in 15.
+    made = [{"question": f"{i}?", "group": f"{i // 4}", "n": i % 4 > 0} for i in range(16_000)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in made))
+    source = f"- source: {{file: {path}, columns: {{n: integer, group: text}}}}"
+    table = kitchen.chain(f"{source}\n- take: {{n: 1, per: group, rank: n}}")
+    expected = 4_000 / 15
+    assert abs(count(table, "n")[0] - expected) < 4 * expected**0.5

@@ -88,7 +88,7 @@ class Take(Step):
         unused = {n for n in ("across", "weight", "rank", "spread") if getattr(self, n) is None}
         unused |= {n for n, owner in (("shares", "across"), ("half", "rank")) if owner in unused}
         used = {n: v for n, v in super().identity().items() if n not in unused}
-        return used | self.drawn_on
+        return used | self.drawn_on | ({"ties": "drawn apart"} if self.rank else {})
 
     def reads(self, shape: Shape) -> Sequence[str]:
         """Read the columns to group by and to weigh by."""
@@ -131,7 +131,11 @@ class Take(Step):
         given = {"group": self.per or self.across, "chance": self.weight or self.rank}
         names = {ours: name for ours, name in given.items() if name}
         columns = table.scan(*dict.fromkeys(["id", *names.values()])).select("id", **names)
-        drawn = columns.with_columns(lottery(self.seed, *self._purpose()))
+        lots = [lottery(self.seed, *self._purpose())]
+        if self.rank:
+            # Of equal rows one goes first by chance, but not by the chance that then draws them.
+            lots.append(lottery(self.seed, *self._purpose(), "ties").alias("tie"))
+        drawn = columns.with_columns(lots)
         rows = drawn.collect(engine="streaming").with_row_index("place")
         known, unknown = self._known(rows)
         turn = self._turn()
@@ -190,7 +194,7 @@ class Take(Step):
         draw = (-uniform.log()).log()
         if self.weight:
             return [(draw - pl.col("chance").cast(pl.Float64).log()).alias("turn")]
-        order = pl.struct(-pl.col("chance").cast(pl.Float64), "lot", "id")
+        order = pl.struct(-pl.col("chance").cast(pl.Float64), "tie", "id")
         places = order.rank("ordinal")
         places = places.over("group") if self.per or self.across else places
         return [(draw + places.cast(pl.Float64) * (log(2) / self.half)).alias("turn")]
