@@ -147,6 +147,27 @@ class TestMix:
             kitchen.chain(f"- mix: {{branches: {{{one}}}, {fields}}}")
 
 
+def test_two_files_of_one_name_cannot_be_mixed(kitchen, tmp_path):
+    for folder in ("gsm8k", "math"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "train.jsonl").write_text(json.dumps({"question": f"{folder}?"}))
+
+    def branch(folder, more=""):
+        return f"{folder}: [{{source: {{file: {tmp_path}/{folder}/train.jsonl}}{more}}}]"
+
+    with pytest.raises(RecipeError, match="would both be called 'train'.*as: NAME"):
+        kitchen.chain(f"- mix: {{{branch('gsm8k')}, {branch('math')}}}")
+    inside = f"other: [{{mix: {{{branch('math')}}}}}]"
+    with pytest.raises(RecipeError, match="would both be called 'train'"):
+        kitchen.chain(f"- mix: {{{branch('gsm8k')}, {inside}}}")
+    named = kitchen.chain(f"- mix: {{{branch('gsm8k')}, {branch('math', ', as: math')}}}")
+    assert {r["source"] for r in rows(named, "source")} == {"train", "math"}
+    twice = kitchen.chain(
+        f"- mix: {{{branch('gsm8k')}, again: [{{source: {{file: {tmp_path}/gsm8k/train.jsonl}}}}]}}"
+    )
+    assert twice.height == 1
+
+
 class TestUpsample:
     def test_rows_are_repeated_in_one_order_and_cut(self, kitchen, tmp_path):
         a = file(tmp_path, "a", "x?", "y?", "z?")
@@ -318,7 +339,7 @@ class TestTake:
     def test_fields_that_are_not_used_do_not_change_the_key(self):
         assert Take(n=2).identity() == {"n": 2, "seed": 42, "per": None}
         assert Take(n=2, rank="x").identity() == {
-            "n": 2, "seed": 42, "per": None, "rank": "x", "half": 1.0,
+            "n": 2, "seed": 42, "per": None, "rank": "x", "half": 1.0, "ties": "drawn apart",
         }  # fmt: skip
         assert Mix(branches={"a": ()}).identity() == {"seed": 42}
         assert Mix(branches={"a": (), "b": ()}, top=1).identity() == {"seed": 42}

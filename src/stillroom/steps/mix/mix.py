@@ -1,6 +1,7 @@
 """`mix`: the questions of several branches, as one table in seeded order."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import polars as pl
@@ -11,6 +12,7 @@ from stillroom.rows import Kind, Schema, Shape, dropped
 from stillroom.steps.base import Misfit, ModelSpec, Out, Runtime, Step
 from stillroom.steps.keep.upsample import write_copies
 from stillroom.steps.sampling import divide, lottery, smallest, tiled
+from stillroom.steps.source.source import Source
 from stillroom.store.artifact import Delta
 from stillroom.store.table import Table
 
@@ -125,7 +127,8 @@ class Mix(Step):
         return tuple(shape.columns)
 
     def check(self, shapes: Sequence[Shape]) -> Shape:
-        """Check that branches end in questions, and agree on the types of their columns."""
+        """Check that branches end in questions, and agree on names and types of their columns."""
+        self._check_names()
         columns: dict[str, pl.DataType] = {}
         for name, shape in zip(self.mixed, shapes, strict=True):
             if shape.kind != "questions":
@@ -139,6 +142,17 @@ class Mix(Step):
         if self.short == "upsample":
             columns["copy_of"] = pl.String()
         return Shape("questions", columns)
+
+    def _check_names(self) -> None:
+        """Make sure that no two files go by one name: their rows could not be told apart."""
+        files: dict[str, str] = {}
+        for source in _sources(self.mixed):
+            known = files.setdefault(source.name, str(source.file))
+            if source.file and known != source.file:
+                raise Misfit(
+                    f"{known} and {source.file} would both be called {source.name!r} in the column "
+                    "source; expected a name for each. Write `as: NAME` beside one of them"
+                )
 
     def writes(self, shapes: Sequence[Shape]) -> Schema:
         """Write the columns of all branches."""
@@ -210,3 +224,12 @@ class Mix(Step):
             return {name: min(rows, caps.get(name, rows)) for name, rows in there.items()}
         room = {name: caps.get(name, self.total) for name in there}
         return divide(self.total, room, self.weights)
+
+
+def _sources(branches: Mapping[str, tuple[Any, ...]]) -> Iterator[Source]:
+    """List the sources of branches, and of those inside them."""
+    for step in chain.from_iterable(branches.values()):
+        if isinstance(step, Mix):
+            yield from _sources(step.mixed)
+        elif isinstance(step, Source):
+            yield step
