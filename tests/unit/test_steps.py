@@ -155,7 +155,7 @@ def test_two_files_of_one_name_cannot_be_mixed(kitchen, tmp_path):
     def branch(folder, more=""):
         return f"{folder}: [{{source: {{file: {tmp_path}/{folder}/train.jsonl}}{more}}}]"
 
-    with pytest.raises(RecipeError, match="would both be called 'train'.*as: NAME"):
+    with pytest.raises(RecipeError, match=r"would both be called 'train'.*as: NAME"):
         kitchen.chain(f"- mix: {{{branch('gsm8k')}, {branch('math')}}}")
     inside = f"other: [{{mix: {{{branch('math')}}}}}]"
     with pytest.raises(RecipeError, match="would both be called 'train'"):
