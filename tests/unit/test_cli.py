@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stillroom.run.doctor import EXTRAS, examine
+from stillroom.run.doctor import EXTRAS, Extra, examine
 
 
 def stillroom(*arguments: str, cwd: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -147,6 +147,14 @@ def test_doctor_tells_how_to_get_an_extra_that_is_absent(tmp_path, monkeypatch):
     assert finding.state == "absent"
     assert finding.found == "no scipy; for `study`, `search` and `eval`"
     assert finding.remedy == "if you need it: pip install 'stillroom[study]'"
+
+
+def test_doctor_takes_no_folder_of_a_run_for_a_package(tmp_path, monkeypatch):
+    (tmp_path / "made_by_a_run").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(EXTRAS, "hub", Extra(("made_by_a_run",), "tests"))
+    (finding,) = [f for f in examine(tmp_path / "store", None) if f.what == "extra hub"]
+    assert finding.state == "absent"
 
 
 def test_a_plan_is_printed_whole_however_narrow_the_terminal(tmp_path, monkeypatch):

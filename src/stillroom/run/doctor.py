@@ -88,7 +88,7 @@ def examine(store: Path, models: Path | None) -> Iterator[Finding]:
 
 def _extras() -> Iterator[Finding]:
     for name, extra in EXTRAS.items():
-        lacking = [module for module in extra.modules if not importlib.util.find_spec(module)]
+        lacking = [module for module in extra.modules if not _is_there(module)]
         if lacking:
             yield Finding(
                 f"extra {name}", "absent", f"no {', '.join(lacking)}; for {extra.use}",
@@ -96,6 +96,12 @@ def _extras() -> Iterator[Finding]:
             )  # fmt: skip
         else:
             yield Finding(f"extra {name}", "ok", f"{', '.join(extra.modules)}; for {extra.use}")
+
+
+def _is_there(module: str) -> bool:
+    # A plain folder can be imported too, and a run leaves one that is called datasets.
+    found = importlib.util.find_spec(module)
+    return found is not None and found.origin is not None
 
 
 def _sandbox() -> Iterator[Finding]:
