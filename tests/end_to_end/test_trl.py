@@ -275,6 +275,8 @@ def test_two_processes_give_the_student_of_one(tmp_path, monkeypatch):
     shared.folder.mkdir()
     trained = Trl().train(shared)
     assert trained.details["devices"] == 2
+    # Three steps of four rows: the other half of the rows had no turn.
+    assert (trained.rows, trained.unseen) == (12, 12)
     one, other = (load_file(each.folder / "model/model.safetensors") for each in (alone, shared))
     assert one.keys() == other.keys()
     for name, weights in one.items():

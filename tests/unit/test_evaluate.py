@@ -151,6 +151,17 @@ def test_the_drops_of_a_recipe_name_items_too(cooked):
     assert suspects_of([cooked.built[0].artifact], "here") is None
 
 
+def test_benchmarks_with_odd_names_are_found_among_the_drops(tmp_path):
+    pool, bench = tmp_path / "pool.jsonl", tmp_path / "my (own) bench.jsonl"
+    for path in (pool, bench):
+        path.write_text(json.dumps({"question": "one two three four five"}) + "\n")
+    kitchen = Kitchen(tmp_path / "store")
+    recipe = RECIPE.replace("bench: {{", "my (own) bench: {{").format(pool=pool, bench=bench)
+    kitchen.run(recipe)
+    found = suspects_of([built.artifact for built in kitchen.built], "here")
+    assert found.rows["my (own) bench"] == frozenset({0})
+
+
 def dataset(tmp_path, stages):
     folder = tmp_path / "dataset"
     folder.mkdir(exist_ok=True)

@@ -24,8 +24,6 @@ from stillroom.store.store import Store
 RECORD = "stillroom.json"
 """What an exported dataset says of its making."""
 
-_WITNESS = re.compile(r"(?:^|; )([\w.-]+):(\d+) “")
-
 
 @dataclass(frozen=True)
 class Suspects:
@@ -94,12 +92,14 @@ def suspects_of(artifacts: Iterable[Artifact], where: str) -> Suspects | None:
     for artifact in artifacts:
         if artifact.manifest.step != "decontaminate":
             continue
-        for name in artifact.manifest.fields["against"]:
+        searched = artifact.manifest.fields["against"]
+        for name in searched:
             rows.setdefault(name, set())
+        # As `describe` writes them; a name may hold blanks and whatever else file names do.
+        items = re.compile(rf"(?:^|; )({'|'.join(map(re.escape, searched))}):(\d+) “")
         for witness in artifact.scan_all().select("witness").collect()["witness"]:
-            for name, place in _WITNESS.findall(witness or ""):
-                if name in rows:
-                    rows[name].add(int(place))
+            for name, place in items.findall(witness or ""):
+                rows[name].add(int(place))
     if not rows:
         return None
     return Suspects(where, {name: frozenset(places) for name, places in rows.items()})

@@ -67,8 +67,10 @@ class Trl:
         check_model(job.folder / "model", "trl")
         prepared = json.loads((job.folder / "tokens" / "summary.json").read_text("utf-8"))
         done = json.loads((job.folder / "trained.json").read_text("utf-8"))
+        seen = round(prepared["rows"] * min(1.0, done["tokens"] / prepared["tokens"]))
         return Trained(
-            rows=prepared["rows"],
+            rows=seen,
+            unseen=prepared["rows"] - seen,
             truncated=prepared["truncated"],
             skipped=prepared["skipped"],
             tokens=done.pop("tokens"),
