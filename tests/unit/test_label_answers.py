@@ -317,6 +317,26 @@ class TestText:
         assert bool(notes) == (inside[0] is None)
         assert not notes or "6 of 6 rows" in notes[0]
 
+    def test_draws_that_say_nothing_are_in_no_consensus(self, tmp_path):
+        def judge(request):
+            text = request.messages[-1].content
+            assert "Answer 1:\na\n\nAnswer 2:\nb\n\n" in text
+            assert "Answer 3" not in text
+            reply = '{"numbers": [2], "reasoning": "because"}'
+            return Completion(None, reply, "stop", 1, 1)
+
+        cut = ("I think and", "", "length")
+        table, _ = cook(tmp_path, ["label: consensus"], [cut, "a", cut, "b"], judge=judge)
+        found = rows(table, "in_consensus", "consensus_votes")
+        assert [r["in_consensus"] for r in found] == [False, False, False, True]
+        assert {r["consensus_votes"] for r in found} == {1}
+
+    def test_question_of_which_no_draw_says_anything_is_not_asked_about(self, tmp_path):
+        texts = [("I think and", " ", "length")] * 2
+        table, kitchen = cook(tmp_path, ["label: consensus"], texts)
+        assert [r["in_consensus"] for r in rows(table, "in_consensus")] == [None, None]
+        assert "no draw says anything" in kitchen.built[-1].artifact.manifest.notes[0]
+
     def test_python_only_by_keep_counts_every_row(self, tmp_path):
         steps = ["label: format", "keep: {where: {python_only: true}}"]
         table, kitchen = cook(tmp_path, steps, ["```python\nx\n```", "x", "```c\nx\n```"])

@@ -31,8 +31,10 @@ class Consensus(Measure):
     """The largest set of a question's draws that mean the same, as a model sees it.
 
     The model reads the question and the ends of all visible answers, and names the largest group.
-    The columns: ``in_consensus`` and ``consensus_votes``, null where no reply could be read or the
-    reply names an answer that is not there. Where the model's temperature is left open, it is 1.0.
+    Draws that say nothing, such as those that were cut off in their thinking, are not shown and in
+    no group. The columns: ``in_consensus`` and ``consensus_votes``, null where no reply could be
+    read, the reply names an answer that is not there, or no draw says anything. Where the model's
+    temperature is left open, it is 1.0.
 
     Source: OpenThoughts, majority consensus by GPT-4o-mini at temperature 1.0, which reads the last
     1,000 characters of each response, or the whole solution of code. The wording is our own.
@@ -60,8 +62,9 @@ class Consensus(Measure):
         return self.model_copy(update={"model": role(self.model, models, "model")})
 
     def identity(self) -> dict[str, Any]:
-        """Let the wording of the prompt, and the form, enter the key."""
-        return {"wording": content_id(prompt("consensus"), schema_of(Agreement))}
+        """Let the wording of the prompt, the form, and that blanks are left out enter the key."""
+        wording = content_id(prompt("consensus"), schema_of(Agreement), "no blanks")
+        return {"wording": wording}
 
     def reads(self) -> Sequence[str]:
         """Read the question and the visible answers."""
@@ -78,7 +81,10 @@ class Consensus(Measure):
         between, _, after = rest.partition("[[answers]]")
         grouped = frame.group_by("question_id", maintain_order=True)
         for _, draws in grouped:
-            tails = [a if self.tail is None else a[-self.tail :] for a in draws["answer"]]
+            said = [draws["answer"][place] for place in _speaking(draws)]
+            if not said:
+                continue
+            tails = [a if self.tail is None else a[-self.tail :] for a in said]
             answers = "\n\n".join(f"Answer {n}:\n{text}" for n, text in enumerate(tails, 1))
             text = f"{before}{draws['question'][0]}{between}{answers}{after}"
             yield Inquiry(spec.name, conversation(spec, text), drawn, Agreement, tries=self.tries)
@@ -108,10 +114,15 @@ class Consensus(Measure):
         found: dict[str, tuple[set[int], str]] = {}
         groups = frame.group_by("question_id", maintain_order=True)
         known = outcomes(self._inquiries(frame), ledger)
-        for ((question,), draws), outcome in zip(groups, known, strict=True):
+        for (question,), draws in groups:
+            speaking = _speaking(draws)
+            if not speaking:
+                found[str(question)] = (set(), "no draw says anything")
+                continue
+            outcome = next(known)
             numbers = set(outcome.value.numbers) if outcome.value else set()
-            if numbers and numbers <= set(range(1, draws.height + 1)):
-                found[str(question)] = (numbers, "")
+            if numbers and numbers <= set(range(1, len(speaking) + 1)):
+                found[str(question)] = ({speaking[n - 1] for n in numbers}, "")
             else:
                 read = outcome.state == "read"
                 why = "the reply names no answer that is there" if read else reasons.of(outcome)
@@ -119,10 +130,10 @@ class Consensus(Measure):
         rows: list[tuple[bool | None, int | None]] = []
         place: Counter[str] = Counter()
         for question in frame["question_id"]:
-            place[question] += 1
-            numbers, why = found[question]
+            inside, why = found[question]
             tally.update([why] if why else [])
-            rows.append((None, None) if why else (place[question] in numbers, len(numbers)))
+            rows.append((None, None) if why else (place[question] in inside, len(inside)))
+            place[question] += 1
         columns = pl.DataFrame(rows, schema=dict(self.adds()), orient="row")
         return pl.concat([frame.select("id"), columns], how="horizontal")
 
@@ -138,3 +149,8 @@ class Consensus(Measure):
     def calls_at_most(self, rows: int, rt: Runtime) -> Calls:
         """Bound the questions by the rows, every one of them tried to the last."""
         return estimate_at_most(bound(self.model), rt, rows * self.tries)
+
+
+def _speaking(draws: pl.DataFrame) -> list[int]:
+    """Return the places of the draws whose visible answer says something."""
+    return draws["answer"].str.strip_chars().str.len_bytes().gt(0).arg_true().to_list()
