@@ -69,6 +69,26 @@ def test_no_method_means_thirteen_words(run, kitchen):
     assert run(shorter, whole, fields="text: normal") == [shorter]
 
 
+CHINESE = "小明有三个苹果，他又买了四个，然后送给小红两个，请问小明现在还剩下多少个苹果？"
+
+
+@pytest.mark.parametrize(
+    ("fields", "items", "noted"),
+    [
+        ("ngram: 13", [CHINESE, TRAIN], True),
+        ("indel: 75, ngram: 13", [CHINESE, TRAIN], False),
+        ("ngram: 13", [TRAIN, "Who was 孔子?"], False),
+    ],
+)
+def test_items_without_spaces_between_words_are_noted(run, kitchen, fields, items, noted):
+    left = run(f"请解答：{CHINESE}", fields=fields, items=items)
+    notes = kitchen.built[-1].artifact.manifest.notes
+    assert len(notes) == noted
+    if noted:
+        assert notes[0].startswith("1 items have no spaces between words")
+        assert len(left) == 1  # what the note warns of
+
+
 def test_indel_finds_what_no_run_of_words_shows(run, kitchen):
     text = "The train leaves at noon, it goes 65 km/h: how far is it at four?"
     assert run(text, fields="ngram: 8") == [text]

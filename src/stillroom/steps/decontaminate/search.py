@@ -39,6 +39,8 @@ QUOTE = 240
 """Characters of a quotation: enough to judge by eye, few enough to print."""
 
 _SPACE = re.compile(r"\s+")
+_UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]{8}"
+"""A run of letters, in a script without spaces, that is more than a name."""
 
 
 class Grams(BaseModel):
@@ -162,6 +164,13 @@ class Search:
             found.append(self._by_judge(questions, self.judge, known))
         frames = [pl.DataFrame(rows, schema=dict(FOUND), orient="row") for rows in found]
         return pl.concat(frames).sort("row", maintain_order=True)
+
+    @property
+    def unspaced(self) -> int:
+        """Count the items that only runs of words look for, and that put no spaces between them."""
+        if self.ngram is None or self.ngram.tokenizer or self.indel is not None or self.judge:
+            return 0
+        return int(pl.Series(self.items.texts, dtype=pl.String).str.contains(_UNSPACED).sum())
 
     def _by_indel(
         self, questions: pl.Series, threshold: float, tick: Callable[[int], None]
