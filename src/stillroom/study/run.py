@@ -324,9 +324,9 @@ def run(
         )
         for place, rows in drawn.items()
     }
-    alumni, failures = _train(study, settings, base, drawn, keys, lab)
     graded: list[Built] = []
-    right = {exam.name: _right_answers(study.references, exam, lab, graded) for exam in exams}
+    right = _references(study.references, exams, lab, graded)
+    alumni, failures = _train(study, settings, base, drawn, keys, lab)
     sat = [_sit_base(study.student.model, base, exams, lab, graded)]
     for place, rows in drawn.items():
         arm, seed = place
@@ -344,7 +344,6 @@ def run(
                 likelihood={
                     name: _likelihood(alumnus, answers, lab.store)
                     for name, answers in right.items()
-                    if answers is not None
                 },
             )
         sat.append(one)
@@ -391,19 +390,44 @@ def _sit(
         }
 
 
-def _right_answers(
-    references: ModelSpec | None, exam: Exam, lab: Laboratory, graded: list[Built]
-) -> pl.DataFrame | None:
-    """Return ``item``, ``question``, ``reasoning`` and ``answer`` of the first right answers."""
+def _references(
+    references: ModelSpec | None, exams: Sequence[Exam], lab: Laboratory, graded: list[Built]
+) -> dict[str, pl.DataFrame]:
+    """Return the right answers to each exam that has enough of them to compare students by.
+
+    Raises:
+        RecipeError: If references are asked for, and no exam has.
+    """
     if references is None:
-        return None
+        return {}
+    right = {exam.name: _right_answers(references, exam, lab, graded) for exam in exams}
+    enough = {name: answers for name, answers in right.items() if answers.height >= 2}
+    if not enough:
+        found = ", ".join(f"{answers.height} of {name}" for name, answers in right.items())
+        raise RecipeError(
+            f"references: {references.name} answered {found} right; expected 2 items or more of a "
+            "benchmark, to compare students by. Name a better model, or none."
+        )
+    return enough
+
+
+def _right_answers(
+    references: ModelSpec, exam: Exam, lab: Laboratory, graded: list[Built]
+) -> pl.DataFrame:
+    """Return ``item``, ``question``, ``reasoning`` and ``answer`` of the first right answers.
+
+    The question is what students are asked, with the words that the exam puts around it.
+    """
     at: list[At] = []
     runner = Runner(lab.store, lab.rt, remember=graded.append)
     items, _, verify = exam.steps(references.name)
-    for step in (items, Answer(model=references), verify):
+    answer = Answer(model=references, prefix=exam.prefix, suffix=exam.suffix)
+    for step in (items, answer, verify):
         at = [runner(f"references.{exam.name}.{step.label}", step, at)]
     table = at[0].table.scan("question_id", "question", "reasoning", "answer", "verdict").collect()
     right = table.filter(pl.col("verdict") == "correct").drop("verdict")
+    asked = pl.concat_str(pl.lit(exam.prefix), "question", pl.lit(exam.suffix))
+    right = right.with_columns(asked.alias("question"))
     return right.unique("question_id", keep="first", maintain_order=True).rename(
         {"question_id": "item"}
     )

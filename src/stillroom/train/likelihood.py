@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from stillroom.errors import ModelError
 from stillroom.models.chat import Message
 from stillroom.models.local.checkpoint import Checkpoint
 from stillroom.text.think import join_thinking
@@ -38,11 +39,12 @@ def log_likelihood(
 
     Args:
         directory: The model.
-        examples: What to score; each must fit the model's context.
+        examples: What to score.
         threads: Texts scored at a time; None takes every core.
 
     Raises:
-        ModelError: If the directory is not a model that the engine can run.
+        ModelError: If the directory is not a model that the engine can run, or a text does not fit
+            its context.
     """
     checkpoint = Checkpoint(directory)
 
@@ -50,6 +52,13 @@ def log_likelihood(
         prompt = checkpoint.prompt((Message("user", example.question),)).tokens
         last = len(checkpoint.completion(example.answer))
         whole = checkpoint.completion(join_thinking(example.reasoning, example.answer))
+        length, most = len(prompt) + len(whole), checkpoint.sizes.context
+        if length > most:
+            raise ModelError(
+                f"{directory}: {example.question[:60]!r} and its answer have {length:,} tokens; "
+                f"expected {most:,} or fewer, which is all that the model reads. Give `references` "
+                "fewer max_tokens."
+            )
         scored = memoryview(checkpoint.model.likelihoods(array("i", [*prompt, *whole]))).cast("d")
         return Likelihood(sum(scored[len(prompt) - 1 :]) / len(whole), sum(scored[-last:]) / last)
 
