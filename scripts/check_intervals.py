@@ -1,6 +1,6 @@
 """Measure how often intervals of differences hold the truth; write the table of docs/statistics.md.
 
-Usage: python scripts/check_intervals.py [--studies 1000] [--write]
+Usage: python scripts/check_intervals.py [--studies 2000] [--write]
 
 Students of known difference are simulated on a logistic scale: questions of different difficulty,
 a taste of each arm for each question, noise of each training run, and noise that all arms of a seed
@@ -53,18 +53,27 @@ class World:
         return float((1 / (1 + np.exp(-(rng.normal(-0.5, sd, 1_000_000) + effect)))).mean())
 
 
+SIZES = ((2, 2), (2, 3), (3, 2), (2, 5), (3, 3), (5, 2), (5, 3), (8, 2), (8, 5))
 WORLDS = (
-    World(2, 3, (540,), 2, 0.05),
-    World(2, 3, (540,), 2, 0.2),
-    World(2, 5, (540,), 2, 0.1),
-    World(3, 2, (540,), 2, 0.1),
-    World(3, 3, (540,), 2, 0.05),
-    World(5, 3, (540,), 2, 0.05),
-    World(5, 3, (540,), 2, 0.2),
-    World(5, 3, (30, 30, 40), 10, 0.1),
+    *(World(*size, (540,), 2, noise) for size in SIZES for noise in (0, 0.05, 0.2)),
+    *(World(*size, (540,), 2, noise) for size in ((2, 3), (5, 3)) for noise in (0.02, 0.1)),
+    *(World(2, 3, (n,), repeats, 0.05) for n, repeats in ((100, 1), (540, 10), (2000, 1))),
+    *(World(*size, (30, 30, 40), 10, 0.1) for size in ((2, 3), (3, 2), (5, 3))),
+    World(2, 2, (2000,), 10, 0.2),
+    World(2, 3, (2000,), 10, 0.2),
+    World(5, 3, (100,), 1, 0.05),
     World(8, 5, (30, 500), 4, 0.1),
-    World(5, 1, (540,), 2, 0.0),
+    World(8, 3, (2000,), 1, 0.02),
+    World(2, 1, (540,), 2, 0),
+    World(5, 1, (30, 30, 40), 10, 0),
+    World(5, 1, (540,), 2, 0.05),
 )
+
+HEADER = (
+    "arms", "seeds", "questions", "repeats", "training noise", "interval of a difference holds",
+    "interval of a score holds", "false claims", "best arm kept", "true difference seen",
+    "half width, points", "with known noise", "bootstrap holds",
+)  # fmt: skip
 
 
 def measure(world: World, studies: int) -> list[str]:
@@ -74,59 +83,64 @@ def measure(world: World, studies: int) -> list[str]:
     truth = world.truth(effect) - world.truth(0)
     own = world.truth(effect)
     held = held_score = held_boot = claims = sees = kept = 0
-    boots = max(1, studies // 4)
-    half = 0.0
+    boots = max(1, studies // 4) if world.questions == (540,) else 0
+    halves, values = [], []
     for number in range(studies):
         outcomes = world.table(rng, effect)
         first = next(d for d in differences(outcomes) if d.benchmark is None)
         held += first.estimate.low <= truth <= first.estimate.high
-        half += (first.estimate.high - first.estimate.low) / 2
+        halves.append((first.estimate.high - first.estimate.low) / 2)
+        values.append(first.estimate.value)
         sees += first.verdict() == 1
-        kept += "1" in not_worse(outcomes)
         score = next(s for s in scores(outcomes) if s.benchmark is None and s.arm == "1")
         held_score += score.estimate.low <= own <= score.estimate.high
-        if len(world.questions) == 1 and number < boots:
+        if number < boots:
             table = outcomes.means["0"][1] - outcomes.means["0"][0]
             low, high = bootstrap(table, draws=400, seed=number)
             held_boot += low <= truth <= high
         same = world.table(rng, 0.0)
         claims += any(d.verdict() for d in differences(same) if d.benchmark is None)
-    boot = f"{100 * held_boot / boots:.1f}" if len(world.questions) == 1 else ""
+        # All arms are alike, so arm 1 is as good as the best and should stay.
+        kept += "1" in not_worse(same)
     return [
         str(world.arms),
         str(world.seeds),
-        " + ".join(map(str, world.questions)),
+        " + ".join(f"{n:,}" for n in world.questions),
         str(world.repeats),
         f"{world.noise:g}",
-        *(f"{100 * n / studies:.1f}" for n in (held, held_score)),
-        boot,
-        *(f"{100 * n / studies:.1f}" for n in (claims, sees, kept)),
-        f"±{100 * half / studies:.1f}",
+        *(f"{100 * n / studies:.1f}" for n in (held, held_score, claims, kept, sees)),
+        f"±{100 * np.mean(halves):.1f}",
+        f"±{196 * np.std(values):.1f}",
+        f"{100 * held_boot / boots:.1f}" if boots else "",
     ]
+
+
+def write(lines: list[list[str]], studies: int) -> None:
+    """Write the table into the page."""
+    note = (
+        f"{studies:,} simulated studies in each line; shares in percent, with a standard error of "
+        f"{100 * math.sqrt(0.05 * 0.95 / studies):.1f} at 95 or 5."
+    )
+    rows = [f"| {' | '.join(line)} |" for line in (HEADER, ["---:"] * len(HEADER), *lines)]
+    text = PAGE.read_text("utf-8")
+    before, rest = text.split(START)
+    block = "\n".join([START, "", note, "", *rows, "", END])
+    PAGE.write_text(before + block + rest.split(END, 1)[1], "utf-8")
 
 
 def main() -> None:
     """Print the table, and write it into the page if told to."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--studies", type=int, default=1_000)
+    parser.add_argument("--studies", type=int, default=2_000)
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
-    header = [
-        "arms", "seeds", "questions", "repeats", "training noise", "interval of a difference holds",
-        "interval of a score holds", "bootstrap holds", "false claims", "true difference seen",
-        "best arm kept", "half width, points",
-    ]  # fmt: skip
-    lines = ["| " + " | ".join(header) + " |", "| " + " | ".join(["---:"] * len(header)) + " |"]
-    print(lines[0])
+    print(" | ".join(HEADER))
+    lines = []
     for world in WORLDS:
-        lines.append("| " + " | ".join(measure(world, given.studies)) + " |")
-        print(lines[-1], flush=True)
-    note = f"{given.studies:,} simulated studies in each line; all figures but the last in percent."
+        lines.append(measure(world, given.studies))
+        print(" | ".join(lines[-1]), flush=True)
     if given.write:
-        text = PAGE.read_text("utf-8")
-        before, after = text.split(START)[0], text.split(END)[1]
-        block = "\n".join([START, "", note, "", *lines, "", END])
-        PAGE.write_text(before + block + after, "utf-8")
+        write(lines, given.studies)
 
 
 if __name__ == "__main__":

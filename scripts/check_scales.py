@@ -62,7 +62,7 @@ def race(means: dict[str, float], margin: float) -> Look:
 
 def _compare(means: dict[str, float], half: float, a: str, b: str) -> Estimate:
     value = means[a] - means[b]
-    return Estimate(value, math.nan, math.nan, value - half, value + half)
+    return Estimate(value, math.nan, value - half, value + half, math.nan)
 
 
 def halving(means: dict[str, float]) -> list[str]:

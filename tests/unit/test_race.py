@@ -118,7 +118,7 @@ def test_a_search_takes_no_ranks_from_a_race(tmp_path):
 def compared(means, half):
     def compare(a, b):
         value = means[a] - means[b]
-        return Estimate(value, math.nan, math.nan, value - half, value + half)
+        return Estimate(value, math.nan, value - half, value + half, math.nan)
 
     return compare
 

@@ -5,10 +5,14 @@ import math
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from stillroom.study.statistics import (
+    Error,
     Outcomes,
+    Part,
     bootstrap,
     decision_accuracy,
     detectable,
@@ -35,43 +39,107 @@ def drawn(rng, *, arms=5, seeds=3, questions=540, repeats=2, effects=0.0, seed_s
     """Simulate students of known difference on a logistic scale."""
     effect = np.zeros(arms)
     effect[1] = effects
-    level = effect[:, None] + rng.normal(0, seed_sd, (arms, seeds)) + rng.normal(0, 0.1, seeds)
+    shared = rng.normal(0, 0.1 if seed_sd else 0.0, seeds)
+    level = effect[:, None] + rng.normal(0, seed_sd, (arms, seeds)) + shared
     hard = rng.normal(-0.5, 1.5, questions)
     taste = rng.normal(0, 0.3, (arms, questions))
     chance = 1 / (1 + np.exp(-(level[:, :, None] + hard + taste[:, None, :])))
     return rng.binomial(repeats, chance) / repeats
 
 
-def truth(effects, seed_sd=0.1):
+def truth(effects, seed_sd=0.1, *, above=0.0):
     rng = np.random.default_rng(7)
-    rest = rng.normal(-0.5, math.sqrt(1.5**2 + 0.3**2 + 0.1**2 + seed_sd**2), 1_000_000)
-    return float((1 / (1 + np.exp(-(rest + effects))) - 1 / (1 + np.exp(-rest))).mean())
+    shared = 0.1 if seed_sd else 0.0
+    rest = rng.normal(-0.5, math.sqrt(1.5**2 + 0.3**2 + shared**2 + seed_sd**2), 1_000_000)
+    own = 1 / (1 + np.exp(-(rest + effects)))
+    return float(own.mean() if above is None else (own - 1 / (1 + np.exp(-(rest + above)))).mean())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("seeds", "effect"), [(3, 0.0), (3, 0.3), (5, 0.3), (1, 0.3)])
-def test_intervals_hold_the_truth_as_often_as_they_say(seeds, effect):
-    rng = np.random.default_rng(seeds)
+@pytest.mark.parametrize(
+    ("arms", "seeds", "seed_sd", "effect"),
+    [(2, 3, 0.1, 0.3), (3, 2, 0.1, 0.3), (2, 5, 0.1, 0.3), (3, 3, 0.3, 0.0), (5, 3, 0.1, 0.3),
+     (8, 2, 0.1, 0.0), (5, 1, 0.0, 0.3)],
+)  # fmt: skip
+def test_intervals_hold_the_truth_as_often_as_they_say(arms, seeds, seed_sd, effect):
     # With one seed nothing is known of training noise, so there is none in this world.
-    seed_sd = 0.1 if seeds > 1 else 0.0
-    target, n, hits = truth(effect, seed_sd), 600, 0
+    rng, target = np.random.default_rng(seeds), truth(effect, seed_sd)
+    n, held, held_score = 800, 0, 0
+    own = truth(effect, seed_sd, above=None)
     for _ in range(n):
-        estimate = differences(
-            outcomes(drawn(rng, seeds=seeds, effects=effect, seed_sd=seed_sd, questions=200))
-        )[0].estimate
-        hits += estimate.low <= target <= estimate.high
-    assert stats.binomtest(hits, n, 0.95).pvalue > 0.001
-    assert 0.92 <= hits / n <= 0.98
+        students = outcomes(
+            drawn(rng, arms=arms, seeds=seeds, effects=effect, seed_sd=seed_sd, questions=400)
+        )
+        estimate = differences(students)[0].estimate
+        held += estimate.low <= target <= estimate.high
+        score = scores(students)[1].estimate
+        held_score += score.low <= own <= score.high
+    assert 0.935 <= held / n <= 0.985
+    assert 0.935 <= held_score / n <= 0.985
 
 
 @pytest.mark.slow
-def test_arms_without_a_difference_are_rarely_told_apart():
-    rng = np.random.default_rng(0)
-    n = 600
+@pytest.mark.parametrize(("arms", "seeds"), [(2, 3), (3, 2), (2, 5), (5, 3)])
+def test_arms_without_a_difference_are_rarely_told_apart(arms, seeds):
+    rng, n = np.random.default_rng(0), 800
     claims = sum(
-        any(d.verdict() for d in differences(outcomes(drawn(rng, questions=200)))) for _ in range(n)
-    )
-    assert stats.binomtest(claims, n, 0.05, alternative="greater").pvalue > 0.001
+        any(d.verdict() for d in differences(outcomes(drawn(rng, arms=arms, seeds=seeds,
+                                                            seed_sd=0.2, questions=200))))
+        for _ in range(n)
+    )  # fmt: skip
+    assert stats.binomtest(claims, n, 0.05, alternative="greater").pvalue > 0.01
+    # Where they never were, differences would be missed as well.
+    assert claims >= 0.01 * n
+
+
+def test_an_interval_is_as_wide_as_questions_alone_make_it_though_seeds_agree():
+    rng = np.random.default_rng(9)
+    table = rng.binomial(1, 0.5, (2, 3, 200)).astype(float)
+    # All seeds of an arm get as much right: by luck, since each question is answered at random.
+    table[:, 1:] = np.stack([table[:, 0][:, rng.permutation(200)] for _ in range(2)], axis=1)
+    (difference,) = differences(outcomes(table))
+    paired = stats.ttest_1samp((table[1] - table[0]).mean(axis=0), 0.0)
+    low, high = paired.confidence_interval(0.95)
+    assert (difference.estimate.low, difference.estimate.high) == pytest.approx((low, high))
+    assert difference.estimate.p == pytest.approx(paired.pvalue)
+
+
+def test_interval_is_the_paired_t_where_only_one_thing_varies():
+    rng = np.random.default_rng(10)
+    by_seed = rng.normal(0.5, 0.1, (2, 4))
+    seeds_alone = differences(outcomes(np.repeat(by_seed[:, :, None], 30, axis=2)))[0].estimate
+    known = stats.ttest_rel(by_seed[1], by_seed[0])
+    ends = known.confidence_interval(0.95)
+    assert (seeds_alone.low, seeds_alone.high) == pytest.approx((ends.low, ends.high))
+    assert seeds_alone.p == pytest.approx(known.pvalue)
+    by_item = rng.normal(0.5, 0.1, (2, 1, 30))
+    for seeds in (1, 4):
+        same = differences(outcomes(np.repeat(by_item, seeds, axis=1)))[0].estimate
+        known = stats.ttest_rel(by_item[1, 0], by_item[0, 0])
+        ends = known.confidence_interval(0.95)
+        assert (same.low, same.high) == pytest.approx((ends.low, ends.high))
+        assert same.p == pytest.approx(known.pvalue)
+
+
+variances = st.floats(1e-9, 1.0)
+
+
+@given(variances, st.integers(1, 5000), variances, st.integers(1, 40), st.floats(0.5, 0.9999))
+def test_p_is_the_level_of_the_interval_that_just_leaves_zero_out(asked, items, seed, df, level):
+    error = Error((Part(asked, items), Part(seed, df)), Part(asked / 2, items))
+    half = error.half(level)
+    assert error.p(half) == pytest.approx(1 - level, rel=1e-6)
+    assert error.p(0.0) == 1.0
+    assert error.p(2 * half) < error.p(half) < error.p(half / 2)
+    # What is estimated is never taken for known.
+    assert half >= stats.norm.ppf(0.5 + level / 2) * math.sqrt(asked + seed) * (1 - 1e-9)
+
+
+def test_p_of_a_huge_distance_is_zero_and_of_certainty_too():
+    error = Error((Part(1e-4, 500), Part(1e-4, 2)), Part(1e-4, 500))
+    assert error.p(1e20) == 0.0
+    assert Error((Part(0.0, 3),), Part(0.0, 3)).p(0.1) == 0.0
+    assert Error((Part(0.0, 3),), Part(0.0, 3)).p(0.0) == 1.0
 
 
 def test_pairing_cancels_what_questions_do_to_both_arms():
@@ -140,15 +208,17 @@ def test_grades_are_arranged_whatever_their_order():
         Outcomes.of(pl.DataFrame(rows[1:]), ["old", "new"])
 
 
-def test_a_simulated_study_sees_the_detectable_difference_about_as_often_as_planned():
+@pytest.mark.parametrize(("arms", "seeds"), [(2, 2), (2, 3), (3, 4)])
+def test_a_simulated_study_sees_the_detectable_difference_as_often_as_planned(arms, seeds):
     rng = np.random.default_rng(6)
-    least = detectable([300], 4, question_sd=0.2, seed_sd=0.02)
+    least = detectable([300], seeds, arms=arms, question_sd=0.2, seed_sd=0.02)
     seen = 0
-    for _ in range(200):
-        table = rng.normal(0, 0.2 / math.sqrt(2), (2, 1, 300)) + rng.normal(0, 0.02, (2, 4, 1))
+    for _ in range(400):
+        taste = rng.normal(0, 0.2 / math.sqrt(2), (arms, 1, 300))
+        table = taste + rng.normal(0, 0.02, (arms, seeds, 1))
         table[1] += least
         seen += differences(outcomes(table))[0].verdict() == 1
-    assert 0.65 <= seen / 200 <= 0.92
+    assert 0.75 <= seen / 400 <= 0.86
 
 
 def test_more_questions_seeds_and_fewer_arms_see_more():
@@ -162,10 +232,11 @@ def test_more_questions_seeds_and_fewer_arms_see_more():
 
 def test_bootstrap_agrees_with_the_formula_where_seeds_abound():
     rng = np.random.default_rng(8)
-    table = drawn(rng, arms=2, seeds=12, questions=150)
+    # Where sampling is most of the noise, drawing seeds and questions anew counts it twice.
+    table = drawn(rng, arms=2, seeds=12, questions=150, seed_sd=0.3)
     low, high = bootstrap(table[1] - table[0])
     estimate = differences(outcomes(table))[0].estimate
-    assert high - low == pytest.approx(estimate.high - estimate.low, rel=0.35)
+    assert high - low == pytest.approx(estimate.high - estimate.low, rel=0.2)
 
 
 def test_scores_at_the_borders_have_intervals_inside_them():

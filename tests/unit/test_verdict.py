@@ -7,7 +7,7 @@ from stillroom.study.verdict import sentence
 
 
 def difference(value, half, p):
-    estimate = Estimate(value, half / 2, 50.0, value - half, value + half)
+    estimate = Estimate(value, half / 2, value - half, value + half, p)
     return Difference("new", None, estimate, p, measured_seeds=True)
 
 

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from scipy import stats
 
 from stillroom.study.elimination import Rule, judge
 from stillroom.study.form import Study
 from stillroom.study.race import race_of, rule_of
 from stillroom.study.rounds import Round
-from stillroom.study.statistics import Array, Estimate, detectable
+from stillroom.study.statistics import Array, Estimate, detectable, foreseen
 
 SPREAD = 0.03
 """Standard deviation of the arms' true accuracy that a plan supposes: 3 points. In the paper it is
@@ -90,22 +89,14 @@ def plan_race(study: Study, questions: Sequence[int], *, races: int = 200) -> Ra
             level=(1 - rule.level) * (arms - 1),
         )  # fmt: skip
         rounds.append(PlannedRound(one, n, float(expected), race.margin_at(one) + seen))
-    variance, df = _variance(questions, study.seeds, arms)
+    last = foreseen(questions, study.seeds, arms=arms, question_sd=QUESTION_SD, seed_sd=SEED_SD)
     return RacePlan(
         tuple(rounds),
         float(np.dot(most, sizes) / grid),
         float(np.dot(students / races, sizes) / grid),
         named / races,
-        float(stats.t.ppf(0.5 + rule.level / 2, df)) * math.sqrt(variance),
+        last.half(rule.level),
     )
-
-
-def _variance(questions: Sequence[int], seeds: int, arms: int) -> tuple[float, float]:
-    """Return the variance of a difference of two arms, and degrees of freedom to expect."""
-    question = sum(QUESTION_SD**2 / n for n in questions) / len(questions) ** 2
-    training = 2 * SEED_SD**2 / seeds
-    df = (arms - 1) * (seeds - 1)
-    return question + training, (question + training) ** 2 / (training**2 / df)
 
 
 def _simulate(
@@ -127,8 +118,10 @@ def _simulate(
             students[one.number - 1] = len(left) * (one.seeds - had)
             had = one.seeds
             seen = true + taste + training[:, : one.seeds].mean(axis=1)
-            variance, df = _variance(questions, one.seeds, arms)
-            half = float(stats.t.ppf(0.5 + rule.level / 2, df)) * math.sqrt(variance)
+            error = foreseen(
+                questions, one.seeds, arms=arms, question_sd=QUESTION_SD, seed_sd=SEED_SD
+            )
+            half = error.half(rule.level)
             found = judge(
                 {str(arm): float(seen[arm]) for arm in left},
                 partial(_compare, seen, half),
@@ -144,4 +137,4 @@ def _simulate(
 
 def _compare(seen: Array, half: float, a: str, b: str) -> Estimate:
     value = float(seen[int(a)] - seen[int(b)])
-    return Estimate(value, math.nan, math.nan, value - half, value + half)
+    return Estimate(value, math.nan, value - half, value + half, math.nan)

@@ -92,7 +92,7 @@ def _score(table: pl.DataFrame) -> Score:
     value = float(table["score"].to_numpy().mean())
     low, high = wilson(value, 1)
     return Score(
-        "", None, Estimate(value, math.nan, math.inf, low, high), math.nan, math.nan, math.nan
+        "", None, Estimate(value, math.nan, low, high, math.nan), math.nan, math.nan, math.nan
     )
 
 

@@ -10,19 +10,34 @@ Three things vary between one run of a study and the next, and each has its own 
 An interval here speaks of new questions of the same kind and of new seeds. Arms are compared on
 the same questions and the same seeds, so what questions and seeds do to all arms alike cancels.
 
-The variance of a difference between two arms is the sum of a seed part and a question part:
+The variance of a difference between two arms has two parts, which are estimated apart:
 
-    V = 2 M / S  +  sum over benchmarks b of  w_b^2 max(0, Q_b - R_b) / (S I_b)
+    V  =  (q - 2 r / S)  +  2 M / S
 
-S seeds, I_b questions of benchmark b, w_b its weight. M is the mean square of (arm x seed) over all
-arms of the study: arms are taken to be equally noisy, which three seeds of one arm alone could
-never tell. Q_b and R_b are the mean squares of question and of residual in the two-way table
-(seed x question) of differences. The seed part is at least what R_b alone would make of it.
-Degrees of freedom follow Satterthwaite (1946). `scripts/check_intervals.py` measures how often such
-intervals hold the truth; its table is in docs/statistics.md.
+S is the number of seeds. M is the mean square of (arm x seed), over all arms of the study: what
+training does to a student's mean, and what sampling does to it as well. Arms are taken to be
+equally noisy, which three seeds of one arm alone could never tell. r is what sampling alone makes
+of M, from the mean square of (arm x seed x question); q is the usual squared error of a paired mean
+over questions. q has all of the sampling in it, and so has M; the difference of the two counts it
+once. M may by luck be less than r. It is not raised then: M has the degrees of freedom of its mean
+square, all of them, only if it is left as it is.
 
-Sources: Miller 2024, arXiv 2411.00640 (paired differences, questions as the sample); Searle,
-Casella and McCulloch 1992, chapter 4 (variance components); Holm 1979.
+The interval is the wider of two:
+
+- value +- t sqrt(V), where t is the mean of the quantiles of both parts, weighted by the parts
+  (Cochran and Cox 1950): the part of the questions has many degrees of freedom, that of the seeds
+  few.
+- value +- t sqrt(q): what the questions alone would allow if training had no noise. Where few seeds
+  agree by luck, the first one is narrower than that, and wrong.
+
+A p value is one less the level of the interval that just leaves zero out. The error of a score has
+one more part, what a seed does to all arms. `scripts/check_intervals.py` measures how often such
+intervals hold the truth; its tables are in docs/statistics.md.
+
+Sources: Miller 2024, arXiv 2411.00640 (paired differences, questions as the sample); Clark 1973,
+Journal of Verbal Learning and Verbal Behavior 12 (V, for subjects and items); Cochran and Cox 1950,
+Experimental Designs, and Cochran 1964, Biometrics 20 (t); Searle, Casella and McCulloch 1992,
+chapter 4 (variance components); Holm 1979.
 """
 
 from __future__ import annotations
@@ -30,17 +45,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from scipy import stats
+from scipy import optimize, special, stats
 
 Array: TypeAlias = npt.NDArray[np.float64]
-
-FEW = 4
-"""Below so many degrees of freedom the seed part is not trusted to be small: see `_seed_part`."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +110,64 @@ class Outcomes:
         return Outcomes(tuple(arms), seeds, means, sampling)
 
 
+class Part(NamedTuple):
+    """A part of a variance, with the degrees of freedom of its estimate, above 0."""
+
+    variance: float
+    df: float
+
+
+@dataclass(frozen=True)
+class Error:
+    """How far a mean may be off.
+
+    Attributes:
+        parts: Of its variance, each estimated apart from the others.
+        least: What questions alone do; no interval is narrower than that makes it.
+    """
+
+    parts: tuple[Part, ...]
+    least: Part
+
+    @property
+    def se(self) -> float:
+        """Standard error."""
+        return math.sqrt(max(sum(part.variance for part in self.parts), self.least.variance))
+
+    def half(self, level: float) -> float:
+        """Return half the width of the interval.
+
+        Args:
+            level: Share of intervals that hold the truth, 0 to 1.
+        """
+        return self._beyond((1 - level) / 2)
+
+    def p(self, distance: float) -> float:
+        """Return how often a mean would be at least so far off, either way.
+
+        Args:
+            distance: Not negative.
+        """
+        if distance <= 0:
+            return 1.0
+        if self._beyond(SMALLEST) <= distance:
+            return 0.0
+        ends = math.log(SMALLEST), math.log(0.5)
+        found = optimize.brentq(lambda tail: self._beyond(math.exp(tail)) - distance, *ends)
+        return min(1.0, 2 * math.exp(float(found)))
+
+    def _beyond(self, tail: float) -> float:
+        """Return the distance that is passed on one side so often."""
+        total = sum(part.variance for part in self.parts)
+        weighted = sum(part.variance * _t(tail, part.df) for part in self.parts)
+        both = weighted / math.sqrt(total) if total else 0.0
+        return max(both, _t(tail, self.least.df) * math.sqrt(self.least.variance))
+
+
+SMALLEST = 1e-40
+"""A smaller chance is 0: quantiles of t are not computed well so far out."""
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A number and how far it can be trusted.
@@ -105,51 +175,45 @@ class Estimate:
     Attributes:
         value: The estimate.
         se: Standard error, all sources together.
-        df: Degrees of freedom of ``se``.
-        low: Lower end of the 95% interval.
-        high: Upper end of the 95% interval.
+        low: Lower end of the interval, of 95% unless another level was asked for.
+        high: Upper end of it.
+        p: How often a true value of zero would look at least so different from zero; nan for a
+            share.
     """
 
     value: float
     se: float
-    df: float
     low: float
     high: float
+    p: float
 
     @staticmethod
-    def of(value: float, variance: float, df: float, level: float = 0.95) -> Estimate:
-        """Make the interval from a variance and its degrees of freedom."""
-        se = math.sqrt(variance)
-        half = float(stats.t.ppf(0.5 + level / 2, df)) * se if se else 0.0
-        return Estimate(value, se, df, value - half, value + half)
+    def of(value: float, error: Error, level: float = 0.95) -> Estimate:
+        """Make the interval of a number that may be below zero."""
+        half = error.half(level)
+        return Estimate(value, error.se, value - half, value + half, error.p(abs(value)))
 
     @staticmethod
-    def share(value: float, variance: float, df: float, n: int) -> Estimate:
+    def share(value: float, error: Error, n: int) -> Estimate:
         """Make the interval of a share, which stays between 0 and 1 and holds near both.
 
-        It is Wilson's, for the number of independent trials that would give this variance.
+        It is Wilson's, for the number of independent trials that would give this error.
 
         Args:
             value: The share, 0 to 1.
-            variance: Of the share.
-            df: Degrees of freedom of the variance.
-            n: Questions; counts as the trials where nothing varied at all.
+            error: Of the share.
+            n: Questions; they count as the trials where all were answered alike.
         """
-        trials = value * (1 - value) / variance if variance > 0 else n
-        z = float(stats.t.ppf(0.975, df)) if math.isfinite(df) else 1.96
-        low, high = _wilson(value, max(1.0, trials), z)
-        return Estimate(value, math.sqrt(variance), df, low, high)
+        trials, quantile = float(n), _t(0.025, math.inf)
+        if error.se and 0 < value < 1:
+            trials = max(1.0, value * (1 - value) / error.se**2)
+            quantile = error.half(0.95) / error.se
+        low, high = _wilson(value, trials, quantile)
+        return Estimate(value, error.se, low, high, math.nan)
 
     def turned(self) -> Estimate:
         """Return the estimate of the difference the other way round."""
-        return Estimate(-self.value, self.se, self.df, -self.high, -self.low)
-
-    @property
-    def p(self) -> float:
-        """How often a true value of zero would look at least so different from zero."""
-        if self.se == 0:
-            return 1.0 if self.value == 0 else 0.0
-        return float(2 * stats.t.sf(abs(self.value) / self.se, self.df))
+        return Estimate(-self.value, self.se, -self.high, -self.low, self.p)
 
 
 @dataclass(frozen=True)
@@ -222,7 +286,8 @@ def differences(outcomes: Outcomes) -> list[Difference]:
     found: list[Difference] = []
     for benchmark in _scopes(outcomes):
         tables = _tables(outcomes, benchmark)
-        estimates = [_difference(tables, k) for k in range(1, len(outcomes.arms))]
+        pairs = _Pairs.of(tables)
+        estimates = [Estimate.of(*pairs.between(k, 0)) for k in range(1, len(outcomes.arms))]
         for arm, estimate, p in zip(
             outcomes.arms[1:], estimates, holm([e.p for e in estimates]), strict=True
         ):
@@ -285,8 +350,7 @@ def between(
     """
     tables = _tables(outcomes, None)
     k, against = outcomes.arms.index(arm), outcomes.arms.index(other)
-    found = _difference(tables, k, against, noise)
-    return Estimate.of(found.value, found.se**2, found.df, level)
+    return Estimate.of(*_Pairs.of(tables, noise).between(k, against), level)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -335,7 +399,8 @@ def not_worse(outcomes: Outcomes, level: float = 0.05) -> list[str]:
     means = _pooled(tables).mean(axis=1)
     best = int(means.argmax())
     rest = [k for k in range(len(outcomes.arms)) if k != best]
-    p_values = holm([_difference(tables, k, best).p for k in rest])
+    pairs = _Pairs.of(tables)
+    p_values = holm([Estimate.of(*pairs.between(k, best)).p for k in rest])
     tied = [k for k, p in zip(rest, p_values, strict=True) if p > level]
     return [outcomes.arms[k] for k in [best, *sorted(tied, key=lambda k: -means[k])]]
 
@@ -378,19 +443,46 @@ def detectable(
         level: Share of studies without a difference that may claim one, 0 to 1.
 
     Raises:
+        ValueError: As `foreseen`.
+    """
+    error = foreseen(questions, seeds, arms=arms, question_sd=question_sd, seed_sd=seed_sd)
+    own = 1 - level / (arms - 1)
+    # The estimate of the training noise is itself a matter of luck, and the interval with it.
+    halves = [error.half(own)]
+    if seeds > 1:
+        asked, training = error.parts
+        draws = stats.chi2.ppf((np.arange(200) + 0.5) / 200, training.df) / training.df
+        lucky = [Part(training.variance * float(draw), training.df) for draw in draws]
+        halves = [Error((asked, part), error.least).half(own) for part in lucky]
+
+    def seen(difference: float) -> float:
+        return float(special.ndtr((difference - np.array(halves)) / error.se).mean())
+
+    return float(optimize.brentq(lambda d: seen(d) - power, 0.0, max(halves) + 10 * error.se))
+
+
+def foreseen(
+    questions: Sequence[int], seeds: int, *, arms: int, question_sd: float, seed_sd: float
+) -> Error:
+    """Return the error of a difference of two arms that a study will probably have.
+
+    Args:
+        questions: Questions of each benchmark.
+        seeds: Seeds of each arm.
+        arms: Arms in all.
+        question_sd: As in `detectable`.
+        seed_sd: As in `detectable`.
+
+    Raises:
         ValueError: If there are no questions, seeds or arms to compare.
     """
     if not questions or min(questions) < 2 or seeds < 1 or arms < 2:
         raise ValueError("two or more questions per benchmark, one seed and two arms are needed")
-    question_part = sum(question_sd**2 / n for n in questions) / len(questions) ** 2
-    seed_part = 2 * seed_sd**2 / seeds if seeds > 1 else 0.0
-    variance = question_part + seed_part
-    terms = [(question_part, sum(questions) - len(questions))]
-    if seed_part:
-        terms.append((seed_part, (arms - 1) * (seeds - 1)))
-    df = _satterthwaite(terms)
-    edge = stats.t.ppf(1 - level / (arms - 1) / 2, df) + stats.t.ppf(power, df)
-    return float(edge) * math.sqrt(variance)
+    variances = [(question_sd / len(questions)) ** 2 / n for n in questions]
+    asked = _together([Part(v, n - 1) for v, n in zip(variances, questions, strict=True)])
+    if seeds == 1:
+        return Error((asked,), asked)
+    return Error((asked, Part(2 * seed_sd**2 / seeds, (arms - 1) * (seeds - 1))), asked)
 
 
 def wilson(right: float, n: int, level: float = 0.95) -> tuple[float, float]:
@@ -491,7 +583,11 @@ def bootstrap(
 def _wilson(share: float, n: float, z: float) -> tuple[float, float]:
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # At the borders the two are equal but for rounding.
+    return (
+        0.0 if share == 0 else max(0.0, middle - half),
+        1.0 if share == 1 else min(1.0, middle + half),
+    )
 
 
 def _scopes(outcomes: Outcomes) -> list[str | None]:
@@ -509,60 +605,91 @@ def _pooled(tables: Sequence[Array]) -> Array:
     return pooled
 
 
-def _question_part(tables: Sequence[Array]) -> tuple[list[tuple[float, float]], float, float]:
-    """Estimate what questions alone do to the mean over seeds and questions.
+def _asked(tables: Sequence[Array]) -> Part:
+    """Estimate the variance of a mean over questions, if the same seeds were taken again.
 
     Args:
         tables: For each benchmark (seeds, questions).
-
-    Returns:
-        For each benchmark its part of the variance and the degrees of freedom; then the variance
-        that residuals alone give to the mean, and its degrees of freedom.
     """
-    terms, residual, residual_df = [], 0.0, 0.0
+    return _together(
+        [
+            Part(float(t.mean(axis=0).var(ddof=1)) / t.shape[1] / len(tables) ** 2, t.shape[1] - 1)
+            for t in tables
+        ]
+    )
+
+
+def _together(parts: Sequence[Part]) -> Part:
+    """Add parts of many degrees of freedom up (Satterthwaite 1946)."""
+    total = sum(part.variance for part in parts)
+    spread = sum(part.variance**2 / part.df for part in parts)
+    return Part(total, total**2 / spread if spread else math.inf)
+
+
+def _training(pooled: Array) -> Noise:
+    """Return the mean square of (arm x seed).
+
+    Args:
+        pooled: (arms, seeds), two or more of each.
+    """
+    rest = pooled - pooled.mean(0) - pooled.mean(1, keepdims=True) + pooled.mean()
+    df = (pooled.shape[0] - 1) * (pooled.shape[1] - 1)
+    return Noise(float((rest**2).sum()) / df, df)
+
+
+def _sampling(tables: Sequence[Array], *, paired: bool) -> float:
+    """Estimate what sampling alone adds to the variance of one student's mean.
+
+    Args:
+        tables: For each benchmark (arms, seeds, questions), two or more seeds.
+        paired: Whether to leave out what a seed does to a question in all arms alike.
+    """
+    total = 0.0
     for table in tables:
-        n_seeds, n_items = table.shape
-        weight = 1 / len(tables) ** 2
-        question = n_seeds * float(table.mean(axis=0).var(ddof=1))
-        within = 0.0
-        if n_seeds > 1:
-            rest = table - table.mean(0) - table.mean(1, keepdims=True) + table.mean()
-            df = (n_seeds - 1) * (n_items - 1)
-            within = float((rest**2).sum()) / df
-            residual += weight * within / (n_seeds * n_items)
-            residual_df += df
-        part = weight * max(0.0, question - within) / (n_seeds * n_items)
-        terms.append((part, float(n_items - 1)))
-    return terms, residual, residual_df
+        n_arms, n_seeds, n_items = table.shape
+        by_item, by_seed = table.mean(axis=1, keepdims=True), table.mean(axis=2, keepdims=True)
+        rest = table - by_item - by_seed + table.mean(axis=(1, 2), keepdims=True)
+        if paired:
+            rest = rest - rest.mean(axis=0)
+        df = (n_arms - paired) * (n_seeds - 1) * (n_items - 1)
+        total += float((rest**2).sum()) / df / n_items / len(tables) ** 2
+    return total
 
 
-def _seed_part(
-    measured: float, df: float, residual: float, residual_df: float
-) -> tuple[float, float]:
-    """Choose between the measured seed part and what residuals alone would make of it.
+@dataclass(frozen=True)
+class _Pairs:
+    """Comparisons of two arms on the same tables.
 
-    The larger one counts. If that is the residuals', its many degrees of freedom count with it, but
-    only where the measured part had enough of its own to be believed.
+    Attributes:
+        tables: For each benchmark (arms, seeds, questions).
+        pooled: Over benchmarks and questions: (arms, seeds).
+        noise: Of training; None with one seed.
+        sampling: What it is without training; 0 with one seed.
     """
-    if measured >= residual:
-        return measured, df
-    return residual, residual_df if df >= FEW else df
 
+    tables: Sequence[Array]
+    pooled: Array
+    noise: Noise | None
+    sampling: float
 
-def _difference(
-    tables: Sequence[Array], k: int, against: int = 0, noise: Noise | None = None
-) -> Estimate:
-    pooled = _pooled(tables)
-    value = float((pooled[k] - pooled[against]).mean())
-    n_arms, n_seeds = pooled.shape
-    terms, residual, residual_df = _question_part([t[k] - t[against] for t in tables])
-    if n_seeds > 1:
-        if noise is None:
-            rest = pooled - pooled.mean(0) - pooled.mean(1, keepdims=True) + pooled.mean()
-            df = (n_arms - 1) * (n_seeds - 1)
-            noise = Noise(float((rest**2).sum()) / df, df)
-        terms.append(_seed_part(2 * noise.mean_square / n_seeds, noise.df, residual, residual_df))
-    return Estimate.of(value, sum(v for v, _ in terms), _satterthwaite(terms))
+    @staticmethod
+    def of(tables: Sequence[Array], noise: Noise | None = None) -> _Pairs:
+        """Estimate from all arms what two of them share."""
+        pooled = _pooled(tables)
+        if pooled.shape[1] == 1:
+            return _Pairs(tables, pooled, None, 0.0)
+        return _Pairs(tables, pooled, noise or _training(pooled), _sampling(tables, paired=True))
+
+    def between(self, k: int, against: int) -> tuple[float, Error]:
+        """Return the difference of two arms, and its error."""
+        value = float((self.pooled[k] - self.pooled[against]).mean())
+        asked = _asked([t[k] - t[against] for t in self.tables])
+        if self.noise is None:
+            return value, Error((asked,), asked)
+        n_seeds = self.pooled.shape[1]
+        alone = max(0.0, asked.variance - 2 * self.sampling / n_seeds)
+        training = Part(2 * self.noise.mean_square / n_seeds, self.noise.df)
+        return value, Error((Part(alone, asked.df), training), asked)
 
 
 def _score(
@@ -571,16 +698,18 @@ def _score(
     pooled = _pooled(tables)
     n_arms, n_seeds = pooled.shape
     own = [t[index] for t in tables]
-    terms, residual, residual_df = _question_part(own)
-    question_variance = (
-        sum(float(t.mean(axis=0).var(ddof=1)) / t.shape[1] for t in own) / len(own) ** 2
-    )
-    seed_se = float("nan")
+    asked = _asked(own)
+    error, seed_se = Error((asked,), asked), float("nan")
     if n_seeds > 1:
-        # Each arm's own spread over seeds, averaged: seeds do not cancel here.
-        spread = float(pooled.var(axis=1, ddof=1).mean()) / n_seeds
-        seed_se = math.sqrt(spread)
-        terms.append(_seed_part(spread, n_arms * (n_seeds - 1), residual, residual_df))
+        # What a seed does to all arms does not cancel here. The two parts add up to the spread over
+        # seeds of one arm, in the mean over arms.
+        parts = [Part(float(pooled.mean(axis=0).var(ddof=1)) / n_seeds, n_seeds - 1)]
+        if n_arms > 1:
+            noise = _training(pooled)
+            parts.append(Part((1 - 1 / n_arms) * noise.mean_square / n_seeds, noise.df))
+        alone = max(0.0, asked.variance - _sampling(tables, paired=False) / n_seeds)
+        error = Error((Part(alone, asked.df), _together(parts)), asked)
+        seed_se = math.sqrt(sum(part.variance for part in parts))
     names = [benchmark] if benchmark else list(outcomes.means)
     sampling = (
         sum(
@@ -592,20 +721,13 @@ def _score(
     return Score(
         arm=arm,
         benchmark=benchmark,
-        estimate=Estimate.share(
-            float(pooled[index].mean()),
-            sum(v for v, _ in terms),
-            _satterthwaite(terms),
-            sum(t.shape[1] for t in own),
-        ),
+        estimate=Estimate.share(float(pooled[index].mean()), error, sum(t.shape[1] for t in own)),
         sampling_se=math.sqrt(sampling),
-        question_se=math.sqrt(question_variance),
+        question_se=math.sqrt(asked.variance),
         seed_se=seed_se,
     )
 
 
-def _satterthwaite(terms: Sequence[tuple[float, float]]) -> float:
-    """Return the degrees of freedom of a sum of mean squares (Satterthwaite 1946)."""
-    total = sum(value for value, _ in terms)
-    spread = sum(value**2 / df for value, df in terms)
-    return max(1.0, total**2 / spread) if spread else math.inf
+def _t(tail: float, df: float) -> float:
+    """Return the quantile of Student's t that is passed so often."""
+    return -float(special.stdtrit(df, tail))
