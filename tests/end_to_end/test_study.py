@@ -176,7 +176,7 @@ def test_a_student_is_found_again_and_a_torn_one_is_refused(tmp_path):
         find(store, key)
 
 
-def test_a_key_speaks_of_everything_that_makes_a_student():
+def test_a_key_speaks_of_everything_that_makes_a_student(tmp_path):
     base = EMBEDDED / "base-1"
     keys = [
         student_key("proxy", 1, {"steps": 2}, base, "rows", 0),
@@ -188,6 +188,12 @@ def test_a_key_speaks_of_everything_that_makes_a_student():
     ]
     assert len(set(keys)) == len(keys)
     assert keys[0] == student_key("proxy", 1, {"steps": 2}, base, "rows", 0)
+    other = tmp_path / "base"
+    other.mkdir()
+    for content in (b"one", b"two"):
+        (other / "pytorch_model.bin").write_bytes(content)
+        keys.append(student_key("proxy", 1, {"steps": 2}, other, "rows", 0))
+    assert len(set(keys)) == len(keys)
 
 
 def test_training_that_diverges_is_one_message_and_no_student(tmp_path, monkeypatch):

@@ -11,14 +11,17 @@ from stillroom.study.report import cost
 from stillroom.study.run import Result, Sat
 
 
-def built(path, key, calls=0, reused=0, tokens=0, usd=None):
+def built(path, key, calls=0, reused=0, tokens=0, usd=None, rows_in=0):
     measured = {"calls": calls, "reused": reused, "completion_tokens": tokens, "usd": usd}
-    manifest = SimpleNamespace(key=key, measured={**measured, "seconds": 1.0})
+    step, measured["seconds"] = path.rpartition(".")[2], 1.0
+    manifest = SimpleNamespace(key=key, step=step, rows_in=rows_in, measured=measured)
     return Built(path, SimpleNamespace(manifest=manifest), (), False)
 
 
 def table(*results):
-    return {row[0]: row[1:] for row in cost(list(results))[-1].table[1]}
+    _, figures, *said = cost(list(results))
+    rows = {row[0]: row[1:] for row in figures.table[1]}
+    return rows | {"note": " ".join(block.text for block in said)}
 
 
 def result(steps, graded=()):
@@ -44,10 +47,19 @@ def test_what_nobody_shared_is_exact_and_grading_counts_each_sitting_once():
     one = result({("a", 0): [built("math.answer", "x", 4, 0, 8, 1.0)]}, [judge])
     found = table(one, result({}, [judge, built("b.0.hle.verify", "w", 10, 0, 10, 0.25)]))
     assert found["US dollars"] == ["1", "1"]
+    assert found["note"] == ""
     assert found["US dollars of grading, judges and references"] == ["0.75", ""]
 
 
 def test_completions_that_were_all_there_cost_nothing():
     found = table(result({("a", 0): [built("math.answer", "x", 0, 9)]}))
     assert found["completions bought"] == ["0", "9"]
+    assert "a run that was stopped" in found["note"]
     assert "US dollars" not in found
+
+
+def test_a_kill_makes_no_arm_cheaper():
+    whole = result({("a", 0): [built("math.answer", "x", 100, 0, rows_in=100)]})
+    # It was killed while rows were written, and went on with the last forty.
+    again = result({("a", 0): [built("math.answer", "x", 0, 40, rows_in=100)]})
+    assert whole.asked("a") == again.asked("a") == 100

@@ -23,7 +23,7 @@ from stillroom.study.forest import Line, forest_svg
 from stillroom.study.marks import marks, notes, twins
 from stillroom.study.page import Block, write
 from stillroom.study.panels import panels_svg
-from stillroom.study.run import Result, Sat
+from stillroom.study.run import Result, Sat, asked_by
 from stillroom.study.statistics import (
     Difference,
     Outcomes,
@@ -339,7 +339,15 @@ def cost(results: Sequence[Result]) -> list[Block]:
     rows.append(["students trained", f"{len(different):,}", f"{len(sat):,}"])
     rows.append(["seconds of training", f"{training:,.0f}", ""])
     header = ["", "spent", "if no arm shared anything"]
-    return [Block(heading="Cost"), Block(table=(header, rows))]
+    blocks = [Block(heading="Cost"), Block(table=(header, rows))]
+    if sum(asked_by(built) for built in once.values()) > whole["calls"]:
+        blocks.append(
+            Block(
+                text="Completions that were in the ledger already are not among what was spent: "
+                "other arms or studies bought them, or a run that was stopped."
+            )
+        )
+    return blocks
 
 
 def _each(name: str, here: Counter[str], whole: Counter[str]) -> float:
@@ -353,7 +361,7 @@ def _spent(built: Built) -> dict[str, float]:
     calls = measured.get("calls") or 0
     return {
         "calls": calls,
-        "asked": calls + (measured.get("reused") or 0),
+        "asked": asked_by(built),
         "completion_tokens": measured.get("completion_tokens") or 0,
         "usd": measured.get("usd") or 0,
         "seconds": measured.get("seconds") or 0,

@@ -224,13 +224,8 @@ class Result:
 
     def asked(self, arm: str) -> int:
         """Count the completions that an arm's recipe asks for, found or bought."""
-        measured = [
-            built.artifact.manifest.measured
-            for (name, _), steps in self.built.items()
-            for built in steps
-            if name == arm
-        ]
-        return sum((m.get("calls") or 0) + (m.get("reused") or 0) for m in measured)
+        here = [b for (name, _), steps in self.built.items() for b in steps if name == arm]
+        return sum(asked_by(built) for built in here)
 
     def likelihoods(self) -> pl.DataFrame | None:
         """Return the second outcome of every student in the form of `grades`, if there is one."""
@@ -248,6 +243,16 @@ class Result:
             for benchmark, table in s.likelihood.items()
         ]
         return pl.concat(frames) if frames else None
+
+
+def asked_by(built: Built) -> int:
+    """Count the completions that a step asked for, found or bought.
+
+    A run that goes on after a kill counts what was left to it; the draws of `answer` are known.
+    """
+    manifest = built.artifact.manifest
+    counted = (manifest.measured.get("calls") or 0) + (manifest.measured.get("reused") or 0)
+    return max(counted, manifest.rows_in) if manifest.step == Answer.STEP else counted
 
 
 class Listener:

@@ -29,6 +29,8 @@ from stillroom.store.store import Store, disk_errors, sync, write_synced
 
 RECORD = "student.json"
 _CONTENT = (".json", ".safetensors", ".jinja", ".txt", ".model")
+# Fetched from nowhere, but programs that train may read them where they lie.
+_OLDER_WEIGHTS = (".bin", ".pt", ".pth")
 Scalar = bool | int | float | str
 Setting = Scalar | tuple[str, ...]
 
@@ -235,7 +237,9 @@ def student_key(
         content = {
             path.name: file_digest(path)
             for path in sorted(base.iterdir())
-            if path.is_file() and path.suffix in _CONTENT and path.name != "training.json"
+            if path.is_file()
+            and path.suffix in (*_CONTENT, *_OLDER_WEIGHTS)
+            and path.name != "training.json"
         }
     return value_digest(["student", trainer, version, dict(settings), content, rows, seed])
 
