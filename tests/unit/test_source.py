@@ -247,6 +247,9 @@ def test_override_stands_in_for_a_hub_source(tmp_path):
     hub = {"hub": "a/b", "revision": "0" * 40, "files": "*.parquet", "question": "problem"}
     table = kitchen.chain("- source: " + json.dumps(hub) + "\n  as: gsm")
     assert {r["source"] for r in rows(table)} == {"gsm"}
+    assert kitchen.built[-1].artifact.manifest.notes == [
+        "gsm: a local file stood in for what the recipe names (--source)."
+    ]
 
 
 def test_procedural_questions_are_of_the_recipes_domain(kitchen):

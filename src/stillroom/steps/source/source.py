@@ -198,8 +198,10 @@ class Source(Step):
         return content_id(generator.release) if generator else None
 
     def notes(self, rt: Runtime) -> list[str]:
-        """Say what the recipe does not: which commit was read, where it pins none."""
-        if self.hub and self.revision == UNPINNED and self.name not in rt.sources:
+        """Say what the recipe does not: which commit was read, and whether it was read at all."""
+        if self.name in rt.sources:
+            return [f"{self.name}: a local file stood in for what the recipe names (--source)."]
+        if self.hub and self.revision == UNPINNED:
             return [f"{self.name}: no revision is pinned; read at {newest_commit(self.hub)}."]
         return []
 
