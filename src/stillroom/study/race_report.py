@@ -12,7 +12,7 @@ from stillroom.study.forest import Line, forest_svg
 from stillroom.study.page import Block, write
 from stillroom.study.race import Raced, Ran, race_of
 from stillroom.study.report import details
-from stillroom.study.run import Result, Sat
+from stillroom.study.run import Result, Sat, asked_by
 from stillroom.study.statistics import Estimate, Score, decision_accuracy, scores
 from stillroom.study.verdict import points
 
@@ -91,8 +91,7 @@ def _asked(results: Sequence[Result]) -> tuple[float, float]:
             for built in steps:
                 manifest = built.artifact.manifest
                 users.setdefault(manifest.key, set()).add(place)
-                calls = (manifest.measured.get(name) or 0 for name in ("calls", "reused"))
-                asked[manifest.key] = sum(calls)
+                asked[manifest.key] = asked_by(built)
     shared = sum(n for key, n in asked.items() if len(users[key]) > 1)
     return shared, sum(asked.values()) - shared
 

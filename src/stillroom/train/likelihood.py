@@ -15,8 +15,7 @@ from typing import NamedTuple
 
 from stillroom.errors import ModelError
 from stillroom.models.chat import Message
-from stillroom.models.local.checkpoint import Checkpoint
-from stillroom.text.think import join_thinking
+from stillroom.models.local.checkpoint import Checkpoint, PromptError
 from stillroom.train.trainer import Example
 
 
@@ -49,18 +48,25 @@ def log_likelihood(
     checkpoint = Checkpoint(directory)
 
     def score(example: Example) -> Likelihood:
-        prompt = checkpoint.prompt((Message("user", example.question),)).tokens
+        named = f"{directory}: {example.question[:60]!r}"
+        try:
+            prompt = checkpoint.prompt((Message("user", example.question),))
+            whole = checkpoint.reply(prompt, example.reasoning, example.answer)
+        except PromptError as error:
+            raise ModelError(
+                f"{named} and its answer cannot be worded ({error}); expected text for the chat "
+                "template. Take other references."
+            ) from None
         last = len(checkpoint.completion(example.answer))
-        whole = checkpoint.completion(join_thinking(example.reasoning, example.answer))
-        length, most = len(prompt) + len(whole), checkpoint.sizes.context
+        length, most = len(prompt.tokens) + len(whole), checkpoint.sizes.context
         if length > most:
             raise ModelError(
-                f"{directory}: {example.question[:60]!r} and its answer have {length:,} tokens; "
-                f"expected {most:,} or fewer, which is all that the model reads. Give `references` "
-                "fewer max_tokens."
+                f"{named} and its answer have {length:,} tokens; expected {most:,} or fewer, which "
+                "is all that the model reads. Give `references` fewer max_tokens."
             )
-        scored = memoryview(checkpoint.model.likelihoods(array("i", [*prompt, *whole]))).cast("d")
-        return Likelihood(sum(scored[len(prompt) - 1 :]) / len(whole), sum(scored[-last:]) / last)
+        tokens = array("i", [*prompt.tokens, *whole])
+        scored = memoryview(checkpoint.model.likelihoods(tokens)).cast("d")
+        return Likelihood(sum(scored[-len(whole) :]) / len(whole), sum(scored[-last:]) / last)
 
     with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
         return list(pool.map(score, examples))

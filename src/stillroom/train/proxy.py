@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from stillroom.errors import ModelError, SetupError
 from stillroom.models.chat import Message
 from stillroom.models.local.checkpoint import Checkpoint, PromptError
-from stillroom.text.think import join_thinking
 from stillroom.train.tool import gpus
 from stillroom.train.trainer import Job, Scalar, Setting, Trained, TrainingFailed
 
@@ -168,16 +167,16 @@ def _lesson(job: Job) -> _Lesson:
     rows, skipped = [], 0
     for example in job.examples():
         try:
-            prompt = checkpoint.prompt((Message("user", example.question),)).tokens
+            prompt = checkpoint.prompt((Message("user", example.question),))
+            said = checkpoint.reply(prompt, example.reasoning, example.answer)
         except PromptError:
             skipped += 1
             continue
-        text = join_thinking(example.reasoning, example.answer)
-        tokens = [*prompt, *checkpoint.completion(text)]
+        tokens = [*prompt.tokens, *said]
         if len(tokens) > BUCKETS[-1]:
             skipped += 1
             continue
-        rows.append(TokenRow(tokens, len(prompt)))
+        rows.append(TokenRow(tokens, len(prompt.tokens)))
     if not rows:
         raise TrainingFailed(
             f"no row fits: {skipped} of {skipped} are longer than {BUCKETS[-1]} tokens or "

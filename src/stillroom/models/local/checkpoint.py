@@ -25,7 +25,7 @@ from stillroom.errors import ModelError
 from stillroom.models.chat import Message
 from stillroom.models.local import _engine
 from stillroom.models.local.safetensors import BYTES, Tensor, read_header
-from stillroom.text.think import CLOSE, OPEN
+from stillroom.text.think import CLOSE, OPEN, join_thinking
 
 # What sets the families apart: biases on q, k and v; norms on q and k.
 FAMILIES = {
@@ -148,6 +148,23 @@ class Checkpoint:
         if not tokens:
             raise PromptError("the conversation renders to no tokens at all")
         return Prompt(tokens, text.rstrip().endswith(OPEN))
+
+    def reply(self, prompt: Prompt, reasoning: str | None, answer: str) -> list[int]:
+        """Encode what an assistant says after a prompt, with the token that ends its turn.
+
+        Where the prompt opens the thinking already, the tag is not said again.
+
+        Raises:
+            PromptError: If the prompt opens a thinking, and there is none.
+        """
+        text = join_thinking(reasoning, answer)
+        if prompt.opened:
+            if reasoning is None:
+                raise PromptError("the chat template opens a thinking, and the answer has none")
+            text = text.removeprefix(OPEN)
+            asked = self._tokenizer.decode(list(prompt.tokens), skip_special_tokens=False)
+            text = text.removeprefix("\n" if asked.endswith("\n") else "")
+        return self.completion(text)
 
     def completion(self, text: str) -> list[int]:
         """Encode what an assistant says, with the token that ends its turn."""
