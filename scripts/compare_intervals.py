@@ -106,10 +106,14 @@ def _posterior(asked: float, df: int, true: Array, prior: Array) -> Half:
     return lambda seed: np.exp(np.interp(np.log(seed), np.log(measured), halves))
 
 
-def freest(least: float) -> Callable[[float, int], Half]:
-    """Return the narrowest interval of any form that holds at least so often, whatever the noise.
+def freest(aim: str) -> Callable[[float, int], Half]:
+    """Return the best interval of any form that holds 95% or more, whatever the noise.
 
     It is not narrower than the questions alone make it, and the t interval where noise is huge.
+
+    Args:
+        aim: What is best: ``narrowest`` in the mean, or ``flattest``, which holds no more than it
+            must wherever it holds most.
     """
 
     def best(asked: float, df: int) -> Half:
@@ -124,19 +128,36 @@ def freest(least: float) -> Callable[[float, int], Half]:
         bounds = [(b, b) if x > 5000 else (floor, None) for x, b in zip(seed, t, strict=True)]
 
         def held(half: Array) -> Array:
-            return (chance * (2 * special.ndtr(half / spread[:, None]) - 1)).sum(axis=1) - least
+            return (chance * (2 * special.ndtr(half / spread[:, None]) - 1)).sum(axis=1)
 
         def slope(half: Array) -> Array:
             return chance * 2 * stats.norm.pdf(half / spread[:, None]) / spread[:, None]
 
+        # The last variable is the highest share held, in percent.
+        last = np.concatenate([np.zeros(len(seed)), [1.0]])
+        weights = np.concatenate([cost, [0.0]]) if aim == "narrowest" else last
+        column = np.zeros((len(noise), 1))
+        limits = [
+            {
+                "type": "ineq",
+                "fun": lambda x: 100 * held(x[:-1]) - 95,
+                "jac": lambda x: np.hstack([100 * slope(x[:-1]), column]),
+            },
+            {
+                "type": "ineq",
+                "fun": lambda x: x[-1] - 100 * held(x[:-1]),
+                "jac": lambda x: np.hstack([-100 * slope(x[:-1]), column + 1]),
+            },
+        ]
+        start = np.maximum(floor, t) if aim == "narrowest" else freest("narrowest")(asked, df)(seed)
         found = optimize.minimize(
-            lambda half: float(cost @ half), np.maximum(floor, t), jac=lambda _: cost,
-            bounds=bounds, constraints=[{"type": "ineq", "fun": held, "jac": slope}],
+            lambda x: float(weights @ x), np.concatenate([start, [100.0]]),
+            jac=lambda _: weights, bounds=[*bounds, (95.0, 100.0)], constraints=limits,
             method="SLSQP", options={"maxiter": 2000},
         )  # fmt: skip
         if not found.success:
             raise RuntimeError(found.message)
-        return lambda x: np.interp(x, seed, found.x)
+        return lambda x: np.interp(x, seed, found.x[:-1])
 
     return best
 
@@ -149,8 +170,8 @@ WAYS: dict[str, Callable[[float, int], Half]] = {
     "Behrens and Fisher": fiducial,
     "prior flat in the logarithm of the seed part": flat,
     "prior half-normal, as large as sampling": normal,
-    "any form that holds 95% or more": freest(0.95),
-    "any form that holds 93% or more": freest(0.93),
+    "any form that holds 95% or more, the narrowest": freest("narrowest"),
+    "any form that holds 95% or more, the flattest": freest("flattest"),
 }
 
 
