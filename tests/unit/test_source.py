@@ -252,6 +252,15 @@ def test_override_stands_in_for_a_hub_source(tmp_path):
     ]
 
 
+def test_file_that_stands_in_for_our_own_rows_is_not_under_our_licence(tmp_path):
+    own = "- source: {shipped: word_problems}\n  as: words"
+    assert {r["licence"] for r in rows(Kitchen(tmp_path / "one").chain(own))} == {"apache-2.0"}
+    file = write(tmp_path, ".jsonl")
+    kitchen = Kitchen(tmp_path / "two", sources={"words": str(file)})
+    columns = "- source: {shipped: word_problems, question: problem}\n  as: words"
+    assert {r["licence"] for r in rows(kitchen.chain(columns))} == {None}
+
+
 def test_procedural_questions_are_of_the_recipes_domain(kitchen):
     table = kitchen.chain("- source: {procedural: {n: 60}}", domain="science")
     from stillroom.families import FAMILIES

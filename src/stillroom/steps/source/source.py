@@ -88,7 +88,7 @@ class Source(Step):
             not of its type, such as 3.5 for ``integer`` or NaN, is null, and the notes count it.
             Lists and mappings become JSON as text.
         licence: Licence of the rows, or ``{column: NAME}`` if each row says its own; Apache-2.0 for
-            what is shipped or generated.
+            what is shipped or generated, and unknown for a file that stands in for such rows.
         domain: Filled in by the recipe.
     """
 
@@ -252,6 +252,7 @@ class Source(Step):
         unfit: Counter[str] = Counter()
         why: Counter[str] = Counter()
         shard = total = weight = 0
+        ours = not (self.hub or self.file or self.name in rt.sources)
 
         def flush() -> None:
             nonlocal shard, rows, lost, weight
@@ -270,7 +271,7 @@ class Source(Step):
                 lost.append((row_id, record.reason, record.place))
                 why[record.reason] += 1
             else:
-                row = self._row(record, number, unfit)
+                row = self._row(record, number, unfit, ours=ours)
                 content = content_id(
                     self.name, row["question"], row["reference"],
                     *[row["tests"]] if self.tests else [],
@@ -343,12 +344,14 @@ class Source(Step):
         named = self.licence.values() if isinstance(self.licence, Mapping) else ()
         absent = {*self.columns, *named}
         paths, read = self._paths(rt), False
+        # A file that stands in for a shipped set need not say of which domain a row is.
+        of_domain = self.shipped and self.domain in DOMAINS and self.name not in rt.sources
         for path in paths:
             records = read_posts(path) if self.stackexchange else read_records(path, wanted)
             for record in self._checked(records, path):
                 if absent and not isinstance(record, Broken):
                     absent, read = absent - record.keys(), True
-                if self.shipped and self.domain in DOMAINS:
+                if of_domain:
                     if not isinstance(record, Broken) and record["domain"] == self.domain:
                         yield record
                 else:
@@ -413,11 +416,13 @@ class Source(Step):
                 "The file changed: pin the new sum, or restore it."
             )
 
-    def _row(self, record: Record, number: int, unfit: Counter[str]) -> dict[str, Any]:
+    def _row(
+        self, record: Record, number: int, unfit: Counter[str], *, ours: bool
+    ) -> dict[str, Any]:
         licence = self.licence
         if licence is None and self.stackexchange:
             licence = _text(record.get("licence"))
-        elif licence is None and not (self.hub or self.file):
+        elif licence is None and ours:
             licence = OWN_LICENCE
         if isinstance(licence, Mapping):
             licence = _text(record.get(licence["column"]))
