@@ -105,6 +105,17 @@ def test_arms_whose_trainers_fail_or_die_are_marked_and_the_others_stay(folder, 
     assert [d["arm"] for d in facts["differences"]] == ["stops", "other"]
 
 
+def test_benchmark_of_one_item_is_refused_before_anything_is_made(folder, capsys):
+    (folder / "items.jsonl").write_text('{"q": "What is 1+1?", "a": "2"}\n')
+    store = folder / "store"
+    with pytest.raises(SystemExit):
+        main(["study", str(folder / "study.yaml"), "--store", str(store)])
+    said = " ".join(capsys.readouterr().err.split())
+    assert "benchmarks: sums has 1 item; expected 2 or more" in said
+    assert not (store / "students").exists()
+    assert not (folder / "report.md").exists()
+
+
 class Trained:
     """Stands for a pool: each job ends as its key says."""
 

@@ -314,6 +314,7 @@ def run(
     settings = settings_of(study.student)
     base = _base(study.student, lab.rt)
     budget = Budget(study.rows, study.tokens, study.shortage == "upsample")
+    _read_items(exams, study.student.model, lab)
     built: dict[tuple[str, int], list[Built]] = {}
     drawn: dict[tuple[str, int], Drawn] = {}
     for seed in range(study.seeds):
@@ -374,6 +375,23 @@ def _base(student: Student, rt: Runtime) -> Path | Pinned:
     if student.revision:
         return Pinned(student.model, student.revision)
     return rt.models.directory(student.model)
+
+
+def _read_items(exams: Sequence[Exam], model: str, lab: Laboratory) -> None:
+    """Read the items of all benchmarks before anything is bought or trained for them.
+
+    Raises:
+        RecipeError: If a benchmark has a single item.
+        SourceError: If its items cannot be read.
+    """
+    for exam in exams:
+        items, *_ = exam.steps(model)
+        at = Runner(lab.store, lab.rt)(f"items.{exam.name}", items, [])
+        if at.table.height < 2:
+            raise RecipeError(
+                f"benchmarks: {exam.name} has {at.table.height} item; expected 2 or more, because "
+                "intervals are for new questions of the kind. Leave it out, or give it more."
+            )
 
 
 def _sit(
