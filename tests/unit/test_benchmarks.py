@@ -29,6 +29,7 @@ from stillroom.steps.source.source import Source
 
 # Unpickling is banned; making pickles to be refused is what these tests are for.
 dumps = __import__("pickle").dumps
+LOCAL = "a local file stood in for what the recipe names (--source)."
 
 
 # --- options --------------------------------------------------------------------------------------
@@ -154,7 +155,7 @@ def test_mmlu_pro_has_ten_letters_and_every_one_of_them_can_be_right(tmp_path):
         return f"The answer is ({letter})."
 
     grades = sit_known(tmp_path, "mmlu_pro", PRO, knows, ending="parquet")
-    assert (grades.table.height, grades.accuracy, grades.notes) == (11, 1.0, ())
+    assert (grades.table.height, grades.accuracy, grades.notes) == (11, 1.0, (LOCAL,))
     assert "\nJ) choice 0-9\n" in seen[0] + "\n"
     assert seen[0].startswith("Problem: Question 0?\n\nOptions:\nA) choice 0-right\nB) choice 0-1")
     exam = exam_of("mmlu_pro", None)
@@ -175,7 +176,7 @@ def test_mmlu_pro_leaves_repeated_items_out_and_refuses_a_letter_that_no_option_
     again = {**PRO[3], "options": PRO[3]["options"][::-1], "answer": "G"}
     grades = sit_known(tmp_path, "mmlu_pro", [*PRO, again], always("D"))
     assert grades.table.height == 11
-    assert grades.notes == ("Left out: 1 repeats_an_item.",)
+    assert grades.notes == (LOCAL, "Left out: 1 repeats_an_item.")
     bad = {**pro(11, "B", 4), "answer": "E"}
     (tmp_path / "bad").mkdir()
     with pytest.raises(SourceError, match="row 11 has 4 options and the answer E; expected"):
@@ -327,7 +328,7 @@ def test_livecodebench_shows_the_starter_code_and_keeps_to_its_window(tmp_path, 
     grades = sit_known(tmp_path, "livecodebench", [METHOD, late], says)
     assert grades.table.height == 1
     assert "def total(self, nums: List[int], more: int)" in seen[0]
-    assert grades.notes == ()
+    assert grades.notes == (LOCAL,)
 
 
 @pytest.mark.parametrize(
@@ -375,6 +376,7 @@ def test_codeforces_keeps_the_editorial_back_and_leaves_out_what_needs_more(tmp_
     assert "Just print" not in seen[0]
     assert "Example\n\nInput:\n1\n\nOutput:\n1\n\nNote\n\nEasy." in seen[0]
     assert grades.notes == (
+        LOCAL,
         "Left out: 1 interactive, 1 needs_a_checker, 1 no_tests, 1 reads_files.",
     )
     assert grades.rows == 5
@@ -398,7 +400,7 @@ def test_codeelo_is_called_what_it_is(tmp_path, sandbox):
     assert codeelo({**row, "interaction": "Ask."}) == LeftOut("interactive")
     grades = sit_known(tmp_path, "codeelo", [row], lambda q, d: program("print(input())"))
     assert grades.accuracy == 1.0
-    assert "a rate of passed samples" in grades.notes[0]
+    assert "a rate of passed samples" in grades.notes[1]
 
 
 # --- olympiads ------------------------------------------------------------------------------------
@@ -591,6 +593,7 @@ def test_hle_sits_choices_without_an_image_and_names_what_it_cannot_read(tmp_pat
     grades = sit_known(tmp_path, "hle", HLE, lambda q, d: "Answer: B")
     assert grades.table["score"].to_list() == [1.0, 0.0]
     assert grades.notes == (
+        LOCAL,
         "1 items have an answer that is no letter A to J, and count as wrong: row 3 ('K').",
     )
     assert grades.table["row"].to_list() == [0, 3]

@@ -149,7 +149,9 @@ def grade(exam: Exam, model: str, runner: Runner, path: str) -> Grades:
         keys[step.STEP] = manifest.key
         if isinstance(step, Items):
             items, rows = _items(exam, at[0].table), manifest.rows_in
-            notes = [*manifest.notes, *_left_out(manifest.drops), *_unreadable(exam, items)]
+            # Whoever shows them names the benchmark.
+            own = (note.removeprefix(f"{exam.name}: ") for note in manifest.notes)
+            notes = [*own, *_left_out(manifest.drops), *_unreadable(exam, items)]
     attempts = at[0].table
     answered = attempts.scan(
         "question_id", "draw", "verdict", "extracted", "finish_reason", "completion_tokens",
