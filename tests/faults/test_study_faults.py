@@ -1,5 +1,6 @@
 """What goes wrong in a study is marked, and what is finished stays."""
 
+import dataclasses
 import json
 import math
 import sys
@@ -19,6 +20,7 @@ pytest.importorskip("scipy")
 
 from stillroom.study import run as running
 from stillroom.study.marks import marks, notes, twins
+from stillroom.study.report import oddities
 from stillroom.study.run import Laboratory, Sat, arms_of
 from stillroom.train.trainer import Student, TrainingFailed
 
@@ -214,6 +216,19 @@ def sat(losses=(2.0, 1.5, 1.0), verdict="correct", finish="stop", **trained):
 )
 def test_odd_students_are_marked(student, said):
     assert marks(student) == said
+
+
+def test_a_mark_of_many_students_is_said_once():
+    def seeds(n, **trained):
+        return [dataclasses.replace(sat(**trained), seed=seed) for seed in range(n)]
+
+    few = oddities(SimpleNamespace(sat=seeds(2, truncated=60)))
+    assert few == [f"arm, seed {seed}: 60 of 100 rows were cut to fit" for seed in (0, 1)]
+    students = [*seeds(5, truncated=60), *seeds(1, truncated=70), *seeds(1, losses=[1.0, 1.4])]
+    assert oddities(SimpleNamespace(sat=students)) == [
+        "6 of 7 students, such as arm, seed 0: 60 of 100 rows were cut to fit",
+        "arm, seed 0: it learnt nothing: its loss went from 1 to 1.4",
+    ]
 
 
 def test_arms_that_show_their_students_the_same_rows_are_named():

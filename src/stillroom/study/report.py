@@ -38,6 +38,9 @@ from stillroom.study.verdict import interval, points, times, verdict
 EXAMPLES = 3
 """Rows shown for each arm that the control kept, and as many that it dropped."""
 
+MANY = 4
+"""Students of one mark beyond which only the first is named."""
+
 
 def write_report(
     result: Result,
@@ -92,11 +95,20 @@ def _opening(result: Result) -> list[Block]:
 
 
 def oddities(result: Result) -> list[str]:
-    """Say what is odd about the students of a study, a phrase each."""
-    found = [
-        f"{s.arm}, seed {s.seed}: {mark}" for s in result.sat if s.student for mark in marks(s)
-    ]
-    return twins(result.sat) + found
+    """Say what is odd about the students of a study, a phrase each; what many share, once."""
+    students = [sat for sat in result.sat if sat.student]
+    alike: dict[str, list[str]] = {}
+    for sat in students:
+        for mark in marks(sat):
+            said = f"{sat.arm}, seed {sat.seed}: {mark}"
+            alike.setdefault(re.sub(r"[\d,.]+", "", mark), []).append(said)
+    found = twins(result.sat)
+    for group in alike.values():
+        if len(group) > MANY:
+            found.append(f"{len(group)} of {len(students)} students, such as {group[0]}")
+        else:
+            found += group
+    return found
 
 
 def _blocks(result: Result, outcomes: Outcomes) -> list[Block]:
