@@ -38,7 +38,7 @@ def test_completions_that_arms_share_through_the_ledger_would_have_been_bought_t
     }))  # fmt: skip
     assert found["completions bought"] == ["1,150", "2,250"]
     assert found["completion tokens bought"] == ["76,000", "about 127,000"]
-    assert found["US dollars"] == ["7.6", "about 12.7"]
+    assert found["US dollars"] == ["7.60", "about 12.70"]
     assert found["seconds of steps"] == ["3", "4"]
 
 
@@ -46,7 +46,7 @@ def test_what_nobody_shared_is_exact_and_grading_counts_each_sitting_once():
     judge = built("a.0.hle.verify", "v", 10, 0, 10, 0.5)
     one = result({("a", 0): [built("math.answer", "x", 4, 0, 8, 1.0)]}, [judge])
     found = table(one, result({}, [judge, built("b.0.hle.verify", "w", 10, 0, 10, 0.25)]))
-    assert found["US dollars"] == ["1", "1"]
+    assert found["US dollars"] == ["1.00", "1.00"]
     assert found["note"] == ""
     assert found["US dollars of grading, judges and references"] == ["0.75", ""]
 

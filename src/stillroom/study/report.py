@@ -335,16 +335,17 @@ def cost(results: Sequence[Result]) -> list[Block]:
     rows = []
     if alone["asked"]:
         rows.append(["completions bought", f"{whole['calls']:,}", f"{alone['asked']:,}"])
-    for name, words in (("completion_tokens", "completion tokens bought"), ("usd", "US dollars")):
+    units = (("completion_tokens", "completion tokens bought", 0), ("usd", "US dollars", 2))
+    for name, words, digits in units:
         if whole[name]:
             found = alone["asked"] > whole["calls"]
             worth = sum(apart[path]["asked"] * _each(name, spent[path], whole) for path in apart)
-            said = f"{'about ' if found else ''}{worth:,.6g}"
-            rows.append([words, f"{whole[name]:,.6g}", said])
+            said = f"{'about ' if found else ''}{worth:,.{digits}f}"
+            rows.append([words, f"{whole[name]:,.{digits}f}", said])
     if usd := sum(grading.values()):
-        rows.append(["US dollars of grading, judges and references", f"{usd:,.6g}", ""])
+        rows.append(["US dollars of grading, judges and references", f"{usd:,.2f}", ""])
     if alone["seconds"]:
-        rows.append(["seconds of steps", *(f"{c['seconds']:,.6g}" for c in (whole, alone))])
+        rows.append(["seconds of steps", *(f"{c['seconds']:,.0f}" for c in (whole, alone))])
     sat = [s for result in results for s in result.sat if s.student]
     different = {s.student: s for s in sat}
     training = sum(s.seconds for s in different.values())
