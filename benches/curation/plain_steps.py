@@ -46,7 +46,7 @@ from stillroom.store.table import Table
 from stillroom.text.normal import normal_form_expr
 
 LIMIT = 1.5
-TIMES = 5
+TIMES = 9
 LOTS = {
     "lot": ("take",),
     "lot_of_source": ("take", "per source"),

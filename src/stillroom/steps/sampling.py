@@ -79,6 +79,9 @@ def _late(rows: pl.DataFrame, wanted: pl.Expr, order: Sequence[str], per: str | 
     rows = rows.with_columns(each(highest).alias(limit.meta.output_name()))
     # A group of which none is first has no limit.
     late = rows.select((value > limit).fill_null(True)).to_series()
+    last = rows.filter(value == limit)
+    if not (last[per].is_duplicated().any() if per else last.height > 1):
+        return late  # Nothing is tied, as is usual of a draw.
     crowded = (value == limit) & each((value <= limit).sum() > wanted)
     tied = rows.select(crowded.fill_null(False)).to_series()
     if not tied.any():
