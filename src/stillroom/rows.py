@@ -40,7 +40,8 @@ ANSWER: Schema = {
     "prompt_tokens": pl.Int32(),
     "completion_tokens": pl.Int32(),
 }
-"""An answer: one draw of one teacher for one question, its thinking apart."""
+"""An answer: one draw of one teacher for one question, its thinking apart. Tokens are null where
+the server did not count them."""
 
 DROP: Schema = {
     "id": pl.String(),

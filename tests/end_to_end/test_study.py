@@ -19,7 +19,7 @@ from stillroom.errors import StoreError
 from stillroom.store.store import Store
 from stillroom.study.seals import openings
 from stillroom.train.proxy import Proxy
-from stillroom.train.trainer import Job, TrainingFailed, find, student_key, train
+from stillroom.train.trainer import Job, TrainingFailed, base_content, find, student_key, train
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("scipy")
@@ -164,7 +164,7 @@ def job(tmp_path, **settings):
 
 def test_a_student_is_found_again_and_a_torn_one_is_refused(tmp_path):
     store, work = Store(tmp_path / "store"), job(tmp_path)
-    key = student_key("proxy", 1, work.settings, work.base, "rows", 0)
+    key = student_key("proxy", 1, work.settings, base_content(work.base), "rows", 0)
     assert find(store, key) is None
     alumnus = train(store, key, Proxy(), work, {"base": "b"})
     assert alumnus.trained.rows == 4
@@ -177,12 +177,12 @@ def test_a_student_is_found_again_and_a_torn_one_is_refused(tmp_path):
 
 
 def test_a_key_speaks_of_everything_that_makes_a_student(tmp_path):
-    base = EMBEDDED / "base-1"
+    base = base_content(EMBEDDED / "base-1")
     keys = [
         student_key("proxy", 1, {"steps": 2}, base, "rows", 0),
         student_key("proxy", 2, {"steps": 2}, base, "rows", 0),
         student_key("proxy", 1, {"steps": 3}, base, "rows", 0),
-        student_key("proxy", 1, {"steps": 2}, EMBEDDED / "novice-1", "rows", 0),
+        student_key("proxy", 1, {"steps": 2}, base_content(EMBEDDED / "novice-1"), "rows", 0),
         student_key("proxy", 1, {"steps": 2}, base, "others", 0),
         student_key("proxy", 1, {"steps": 2}, base, "rows", 1),
     ]
@@ -192,7 +192,7 @@ def test_a_key_speaks_of_everything_that_makes_a_student(tmp_path):
     other.mkdir()
     for content in (b"one", b"two"):
         (other / "pytorch_model.bin").write_bytes(content)
-        keys.append(student_key("proxy", 1, {"steps": 2}, other, "rows", 0))
+        keys.append(student_key("proxy", 1, {"steps": 2}, base_content(other), "rows", 0))
     assert len(set(keys)) == len(keys)
 
 

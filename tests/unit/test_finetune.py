@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from stillroom.train.elsewhere import LlamaFactorySettings
 from stillroom.train.finetune import Finetune, complete, presets
-from stillroom.train.trainer import Pinned, Student, TrainingFailed, student_key
+from stillroom.train.trainer import Pinned, Student, TrainingFailed, base_content, student_key
 from stillroom.train.trainers import TRAINERS
 
 FULL = {"learning_rate": 1e-5, "global_batch": 8, "epochs": 1, "max_length": 64}
@@ -90,9 +90,9 @@ def test_accumulation_gives_exactly_the_global_batch(each, devices, times):
 def test_a_pinned_base_is_named_by_its_commit():
     one, other = Pinned("a/b", "0" * 40), Pinned("a/b", "1" * 40)
     bases = (one, other, Pinned("a/c", "0" * 40))
-    keys = {student_key("trl", 1, FULL, base, "rows", 0) for base in bases}
+    keys = {student_key("trl", 1, FULL, base_content(base), "rows", 0) for base in bases}
     assert len(keys) == 3
-    assert student_key("trl", 1, FULL, one, "rows", 0) in keys
+    assert student_key("trl", 1, FULL, base_content(one), "rows", 0) in keys
     with pytest.raises(ValidationError, match="revision"):
         Student(model="a/b", revision="main")
 

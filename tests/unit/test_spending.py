@@ -244,6 +244,14 @@ def test_uncounted_answers_spend_a_budget_in_tokens(shop: Shop) -> None:
     assert shop.server.total < 30
 
 
+def test_uncounted_answers_spend_a_budget_in_money(shop: Shop) -> None:
+    shop.questions(100, draws=1)
+    shop.server.behave = _uncounted()
+    with pytest.raises(BudgetError, match="is spent"):
+        shop("run", "--budget", "0.002usd")
+    assert shop.server.total < 30
+
+
 def _uncounted() -> Behaviour:
     async def behave(seen: Seen, request: web.Request) -> web.StreamResponse:
         return await answer("word " * 60, usage={}, latency_s=0.002)(seen, request)

@@ -118,6 +118,24 @@ def test_a_replication_shifts_every_draw_but_the_sources():
     assert pool.branches["a"][0] == recipe.bound()["math"][0].branches["a"][0]
 
 
+def test_a_replication_shifts_the_draws_inside_of_steps_too():
+    base = copy.deepcopy(BASE)
+    base["domains"]["math"][1:2] = [
+        {"dedup": {"minhash": {"seed": 5}}},
+        {"label": {"classifier": {
+            "positives": {"good": {"procedural": {"n": 9, "seed": 3}}},
+            "negatives": "bad.jsonl",
+        }}},
+    ]  # fmt: skip
+    recipe = read_recipe(yaml.safe_dump(base))
+    assert replicate(recipe, 0) == recipe.bound()
+    _, dedup, label, take, *_ = replicate(recipe, 2)["math"]
+    assert dedup.minhash.seed == 7
+    assert label.classifier.training.seed == 2
+    assert label.classifier.positives == recipe.domains["math"][2].classifier.positives
+    assert take == recipe.bound()["math"][3].model_copy(update={"seed": 9})
+
+
 def write(tmp_path, text):
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(BASE))
     file = tmp_path / "study.yaml"

@@ -6,12 +6,14 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.fakes import FakeModel, FakeModels
+from tests.fakes import FakeModel, FakeModels, echo
 from tests.kitchen import Kitchen
 
 from stillroom.errors import RecipeError
 from stillroom.models.ledger import Ledger
+from stillroom.store.store import Store
 from stillroom.study.rows import Budget, draw
+from stillroom.study.run import key_of
 from stillroom.train.trainer import Job
 
 RECIPE = """
@@ -71,6 +73,24 @@ def test_a_budget_of_tokens_is_met_by_the_row_that_crosses_it(tables):
     assert sum(spent) >= 20 > sum(spent[:-1])
 
 
+def test_a_budget_of_tokens_is_not_filled_with_rows_that_nobody_counted(tmp_path):
+    def half(request):
+        return dataclasses.replace(echo(request), counted=len(request.messages[0].content) % 2 == 0)
+
+    with Ledger(tmp_path / "ledger") as ledger:
+        kitchen = Kitchen(tmp_path / "store", {}, FakeModels(FakeModel(half)), lambda: ledger)
+        mixed = kitchen.run(RECIPE)
+        kept = kitchen.run(RECIPE + "    - keep: {where: {completion_tokens: {max: 1000}}}\n")
+    unknown = mixed["math"].scan("completion_tokens").collect()["completion_tokens"].null_count()
+    assert 0 < unknown < 30
+    assert kept["math"].height == 30 - unknown
+    for upsample in (True, False):
+        with pytest.raises(RecipeError, match=f"arm a: {unknown} of 30 rows have no token counts"):
+            draw("a", mixed, Budget(None, 20, upsample), 0)
+    assert draw("a", mixed, Budget(20, None, False), 0).rows == 20
+    assert draw("a", kept, Budget(None, 20, False), 0).rows > 0
+
+
 def test_questions_are_nothing_to_train_on(tmp_path):
     table = Kitchen(tmp_path).chain("- source: {procedural: {n: 3}}")
     with pytest.raises(RecipeError, match="domain math ends in questions; expected answers"):
@@ -98,6 +118,40 @@ def test_domains_that_draw_on_one_source_have_no_more_rows_than_asked_for(tmp_pa
         drawn.write(tmp_path / "rows")
     assert (drawn.there, drawn.rows, drawn.copies.height) == (60, 45, 45)
     assert len(list(Job(tmp_path, tmp_path / "rows", {}, 0).examples())) == 45
+
+
+@pytest.mark.parametrize(
+    "twin",
+    [
+        RECIPE.replace("{procedural: {n: 30}}", "{procedural: {n: 30}}\n      as: other"),
+        RECIPE.replace("- source: {procedural: {n: 30}}", "- source: FILE"),
+        RECIPE.replace("- source: {procedural: {n: 30}}", "- source: FILE").replace("math", "sums"),
+    ],
+    ids=["another name", "a file", "another domain"],
+)
+def test_rows_that_say_the_same_make_one_student_wherever_they_come_from(tables, tmp_path, twin):
+    file = tmp_path / "same.jsonl"
+    tables["math"].scan("question").collect().write_ndjson(file)
+    with Ledger(tmp_path / "ledger") as ledger:
+        kitchen = Kitchen(tmp_path / "store", {}, FakeModels(FakeModel()), lambda: ledger)
+        other = draw("b", kitchen.run(twin.replace("FILE", str(file))), Budget(30, None, False), 0)
+        fewer = draw("b", other.tables, Budget(29, None, False), 0)
+    one = draw("a", tables, Budget(30, None, False), 0)
+    assert one.tables_digest != other.tables_digest
+    assert one.digest == other.digest != fewer.digest
+
+
+def test_students_that_older_stores_name_by_their_tables_are_found(tables, tmp_path):
+    def named(rows, seed):
+        return f"{rows}-{seed}"
+
+    store, rows = Store(tmp_path), draw("a", tables, Budget(10, None, False), 0)
+    assert key_of(rows, 3, named, store) == f"{rows.digest}-3"
+    home = tmp_path / "students" / f"{rows.tables_digest}-3"
+    (home / "model").mkdir(parents=True)
+    (home / "student.json").write_text('{"files": {}, "trained": {"rows": 10}, "seconds": 1}')
+    assert key_of(rows, 3, named, store) == home.name
+    assert key_of(rows, 4, named, store) == f"{rows.digest}-4"
 
 
 def test_a_student_is_named_by_the_rows_that_were_chosen(tables):

@@ -5,6 +5,7 @@ far; calls in flight are waited for and kept. Not covered: other processes, whic
 their own, and calls that cost far more than those before them.
 """
 
+import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -88,10 +89,11 @@ class Purse:
                 "tokens."
             )
 
-    def pay(self, reply: Reply, usd: float | None) -> None:
+    def pay(self, request: Request, reply: Reply, usd: float | None) -> None:
         """Hear of a reply.
 
         Args:
+            request: What was asked.
             reply: What came.
             usd: What it cost; None where that is not known.
         """
@@ -99,7 +101,7 @@ class Purse:
         if isinstance(reply, Failure) or self.limit is None:
             return
         self.calls += 1
-        self.spent += (usd or 0.0) if self.limit.unit == "usd" else tokens_of(reply)
+        self.spent += (usd or 0.0) if self.limit.unit == "usd" else sum(tokens_of(request, reply))
 
     def take(self) -> bool:
         """Tell whether one more call fits, those in flight counted at the mean; if so, begin it."""
@@ -113,11 +115,20 @@ class Purse:
         return str(Limit(self.spent, self.limit.unit)) if self.limit else ""
 
 
-def tokens_of(reply: Completion) -> float:
-    """Count a completion's tokens, or guess them from its length where the server did not."""
+def tokens_of(request: Request, reply: Completion) -> tuple[int, int]:
+    """Count the tokens of a prompt and its completion, or guess them where the server did not.
+
+    The guess is one token for every three characters.
+    """
     if reply.counted:
-        return reply.prompt_tokens + reply.completion_tokens
-    return (len(reply.reasoning or "") + len(reply.answer)) / _CHARACTERS_PER_TOKEN
+        return reply.prompt_tokens, reply.completion_tokens
+    asked = sum(len(message.content) for message in request.messages)
+    wrote = len(reply.reasoning or "") + len(reply.answer)
+    return _tokens_in(asked), _tokens_in(wrote)
+
+
+def _tokens_in(characters: int) -> int:
+    return math.ceil(characters / _CHARACTERS_PER_TOKEN)
 
 
 class _Metered:

@@ -22,7 +22,7 @@ from stillroom.models.chat import (
 )
 from stillroom.models.ledger import Ledger
 from stillroom.models.sameness import Sameness
-from stillroom.models.spending import NeverBuys
+from stillroom.models.spending import NeverBuys, tokens_of
 from stillroom.steps.base import Misfit, ModelSpec, Runtime, Tick
 
 _LOOKED_UP = 4096
@@ -89,14 +89,14 @@ def purchase(
     def tell(request: Request, reply: Reply) -> None:
         rows = 0 if again else 1
         if isinstance(reply, Failure):
-            rt.purse.pay(reply, None)
+            rt.purse.pay(request, reply, None)
             rt.tick(Tick(rows=rows, failed=1))
             return
         if warning := sameness.heard(request, reply):
             rt.tick(Tick(warning=warning))
         each = price(spec.name)
-        usd = each.usd(reply.prompt_tokens, reply.completion_tokens) if each else None
-        rt.purse.pay(reply, usd)
+        usd = each.usd(*tokens_of(request, reply)) if each else None
+        rt.purse.pay(request, reply, usd)
         rt.tick(
             Tick(
                 rows=rows, calls=1, tokens=reply.completion_tokens, usd=usd,

@@ -67,7 +67,8 @@ class Tick:
         tokens: Completion tokens bought.
         prompt_tokens: Prompt tokens paid for.
         model: Who wrote the completions.
-        usd: Money spent; None when the model's price is unknown.
+        usd: Money spent; None when the model's price is unknown. Where the server counts no tokens,
+            by a guess at them.
         of: Rows in all, once known.
         warning: A sentence for the user, at once.
     """

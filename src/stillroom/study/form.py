@@ -65,7 +65,8 @@ class Design(BaseModel):
         hypothesis: What is expected, written down before anything is run.
         base: The recipe that all arms share: a path beside the study, or a shipped name.
         rows: Rows that each student is trained on: the same for every arm.
-        tokens: Answer tokens that each student is trained on, in place of ``rows``.
+        tokens: Answer tokens that each student is trained on, in place of ``rows``; every answer
+            must have been counted by its server.
         shortage: What to do when an arm's recipe makes too few: ``upsample`` repeats rows,
             ``refuse`` stops.
         student: What is trained, and how.

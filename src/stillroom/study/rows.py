@@ -1,12 +1,14 @@
 """The rows that a student is trained on: as many for every arm, drawn by seed."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import polars as pl
 
 from stillroom.errors import RecipeError
+from stillroom.rows import content_id
 from stillroom.steps.sampling import lottery
 from stillroom.store.digest import column_digest, value_digest
 from stillroom.store.store import disk_errors
@@ -45,34 +47,45 @@ class Drawn:
     copies: pl.DataFrame
     there: int
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        """Name the rows by content, and which of them were chosen."""
-        return value_digest([[t.digest(*COLUMNS) for t in self.tables.values()], self.shown])
+        """Name the rows by what a student learns from, in its order, and by nothing else.
+
+        Arms whose recipes differ, and whose rows do not, have one student.
+        """
+        names = (content_id(*row) for part in self._parts() for row in part.iter_rows())
+        return column_digest(pl.Series(names, dtype=pl.String))
+
+    @property
+    def tables_digest(self) -> str:
+        """Name the rows by the tables that they come from; no row is read.
+
+        It tells apart what is the same. Students in older stores are named by it.
+        """
+        chosen = value_digest([column_digest(self.copies[name]) for name in self.copies.columns])
+        return value_digest([[t.digest(*COLUMNS) for t in self.tables.values()], chosen])
 
     @property
     def rows(self) -> int:
         """Rows, repeats counted."""
         return int(self.copies["copies"].sum())
 
-    @property
-    def shown(self) -> str:
-        """Digest of the ids of the rows, and of how often each is there."""
-        return value_digest([column_digest(self.copies[name]) for name in self.copies.columns])
-
     def write(self, folder: Path) -> None:
         """Write the rows as Parquet parts, one at a time in memory."""
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            part = 0
-            for domain, table in self.tables.items():
-                copies = self.copies.filter(pl.col("domain") == domain).drop("domain")
-                for frame in table.frames("id", *COLUMNS):
-                    chosen = frame.join(copies, on="id", how="inner", maintain_order="left")
-                    chosen = chosen.select(*COLUMNS, "copies")
-                    chosen = chosen.select(pl.all().repeat_by("copies")).explode(*COLUMNS, "copies")
-                    chosen.select(*COLUMNS).write_parquet(folder / f"{part:05}.parquet")
-                    part += 1
+            for number, part in enumerate(self._parts()):
+                part.write_parquet(folder / f"{number:05}.parquet")
+
+    def _parts(self) -> Iterator[pl.DataFrame]:
+        """Yield the rows with their repeats, shard after shard."""
+        for domain, table in self.tables.items():
+            copies = self.copies.filter(pl.col("domain") == domain).drop("domain")
+            for frame in table.frames("id", *COLUMNS):
+                chosen = frame.join(copies, on="id", how="inner", maintain_order="left")
+                chosen = chosen.select(*COLUMNS, "copies")
+                chosen = chosen.select(pl.all().repeat_by("copies")).explode(*COLUMNS, "copies")
+                yield chosen.select(*COLUMNS)
 
 
 def draw(arm: str, tables: Mapping[str, Table], budget: Budget, seed: int) -> Drawn:
@@ -105,6 +118,12 @@ def draw(arm: str, tables: Mapping[str, Table], budget: Budget, seed: int) -> Dr
     costs = order["completion_tokens"].cast(pl.Int64) if budget.tokens else None
     wanted = budget.tokens or budget.rows or 0
     unit = "answer tokens" if budget.tokens else "rows"
+    if costs is not None and (uncounted := costs.null_count()):
+        raise RecipeError(
+            f"arm {arm}: {uncounted:,} of {there:,} rows have no token counts, because the server "
+            f"that answered sent none; expected counts of all, to fill {wanted:,} answer tokens. "
+            "Give the study `rows` in place of `tokens`, or ask a server that counts."
+        )
     total = int(costs.sum()) if costs is not None else there
     if total == 0:
         raise RecipeError(

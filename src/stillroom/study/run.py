@@ -4,8 +4,9 @@ Arms share what they have in common through the store: a step with the same fiel
 input is one artifact, a question asked twice of a teacher is one call, a student of the same rows
 is trained once. A study that was stopped goes on where it was; nothing is kept beside the store.
 
-A *seed* is one replication. It shifts the `seed` of every step that draws at random (take, keep,
-mix, ...), so that other rows are drawn from the same sources; and it orders the rows of training.
+A *seed* is one replication. It shifts every `seed` of a step that draws at random (take, keep, mix,
+minhash, a classifier's training, ...), so that other rows are drawn from the same sources; and it
+orders the rows of training.
 Attempts on a benchmark differ because each student is a model of its own.
 """
 
@@ -16,10 +17,11 @@ import dataclasses
 import multiprocessing
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import combinations
 from multiprocessing import get_context
 from multiprocessing.queues import SimpleQueue
@@ -28,6 +30,7 @@ from typing import Any
 
 import polars as pl
 import yaml
+from pydantic import BaseModel
 
 from stillroom.errors import RecipeError, StillroomError
 from stillroom.evaluate.contamination import Suspects
@@ -40,7 +43,6 @@ from stillroom.recipe.pipeline import walk
 from stillroom.run.runner import At, Built, Runner, Watcher
 from stillroom.steps.answer.answer import Answer
 from stillroom.steps.base import ModelSpec, Runtime, Step
-from stillroom.steps.mix.mix import Mix
 from stillroom.steps.source.source import Source
 from stillroom.store.digest import column_digest, value_digest
 from stillroom.store.store import Store, disk_errors
@@ -59,6 +61,7 @@ from stillroom.train.trainer import (
     Pinned,
     Student,
     TrainingFailed,
+    base_content,
     find,
     student_key,
     train,
@@ -140,17 +143,28 @@ def read_arm(name: str, base: Mapping[str, Any], arm: str, changes: Mapping[str,
 
 
 def replicate(recipe: Recipe, seed: int) -> dict[str, tuple[Step, ...]]:
-    """Return the bound steps of one replication: every random draw shifted by the seed."""
+    """Return the bound steps of one replication: every random draw shifted by the seed.
 
-    def shifted(step: Step) -> Step:
-        update: dict[str, Any] = {}
-        if isinstance(step, Mix):
-            update["branches"] = {n: tuple(map(shifted, b)) for n, b in step.branches.items()}
-        if "seed" in type(step).model_fields and not isinstance(step, Source):
-            update["seed"] = step.seed + seed  # type: ignore[attr-defined]
-        return step.model_copy(update=update) if update else step
+    Those of a step's parts are shifted too, such as the hash functions of `minhash` and the
+    training of a classifier. What sources generate stays as it is.
+    """
 
-    return {domain: tuple(map(shifted, steps)) for domain, steps in recipe.bound().items()}
+    def shifted(part: Any) -> Any:
+        match part:
+            case Source():
+                return part
+            case BaseModel():
+                update = {name: new for name, old in part if (new := shifted(old)) != old}
+                if "seed" in type(part).model_fields:
+                    update["seed"] = part.seed + seed  # type: ignore[attr-defined]
+                return part.model_copy(update=update)
+            case Mapping():
+                return {name: shifted(value) for name, value in part.items()}
+            case tuple():
+                return tuple(map(shifted, part))
+        return part
+
+    return {domain: shifted(steps) for domain, steps in recipe.bound().items()}
 
 
 @dataclass(frozen=True)
@@ -164,7 +178,7 @@ class Sat:
         there: Rows that the arm's recipe made.
         rows: Rows that it was trained on, repeats counted.
         distinct: Of these, different ones.
-        shown: Digest of which rows these are.
+        shown: Digest of what these rows say.
         trained: What training said of itself.
         seconds: Of training; 0 if it was found.
         grades: Benchmark to grades.
@@ -324,12 +338,10 @@ def run(
             built[arm, seed] = runner.built
             tables: dict[str, Table] = {domain: at.table for domain, at in ends.items()}
             drawn[arm, seed] = draw(arm, tables, budget, seed)
-    keys = {
-        place: student_key(
-            study.student.trainer, trainer.VERSION, settings, base, rows.digest, place[1]
-        )
-        for place, rows in drawn.items()
-    }
+    named = partial(
+        student_key, study.student.trainer, trainer.VERSION, settings, base_content(base)
+    )
+    keys = {place: key_of(rows, place[1], named, lab.store) for place, rows in drawn.items()}
     graded: list[Built] = []
     right = _references(study.references, exams, lab, graded)
     alumni, failures = _train(study, settings, base, drawn, keys, lab)
@@ -337,7 +349,7 @@ def run(
     for place, rows in drawn.items():
         arm, seed = place
         key = keys[place]
-        about = Sat(arm, seed, key, rows.there, rows.rows, rows.copies.height, rows.shown)
+        about = Sat(arm, seed, key, rows.there, rows.rows, rows.copies.height, rows.digest)
         if key in failures:
             one = dataclasses.replace(about, failed=failures[key])
         else:
@@ -356,6 +368,21 @@ def run(
         lab.listener.graded(one)
     suspects = suspects_among(study, built, lab.store, lab.beside)
     return Result(study, sat, built, openings(lab.store), suspects, graded)
+
+
+def key_of(rows: Drawn, seed: int, named: Callable[[str, int], str], store: Store) -> str:
+    """Return the key of a student: by what it learns from.
+
+    Where the store has it under the older name, by tables, hours of training are not spent again.
+
+    Args:
+        rows: What it learns from.
+        seed: Of its training.
+        named: Makes a key of a digest of rows and a seed.
+        store: Where students are kept.
+    """
+    older = named(rows.tables_digest, seed)
+    return named(rows.digest, seed) if find(store, older) is None else older
 
 
 def settings_of(student: Student) -> dict[str, Any]:

@@ -213,11 +213,24 @@ class Pinned:
         return Path(found)
 
 
+def base_content(base: Path | Pinned) -> dict[str, str]:
+    """Name a base model by what it is: a directory by its content, not its place; or a commit."""
+    if isinstance(base, Pinned):
+        return {"hub": base.name, "revision": base.revision}
+    return {
+        path.name: file_digest(path)
+        for path in sorted(base.iterdir())
+        if path.is_file()
+        and path.suffix in (*_CONTENT, *_OLDER_WEIGHTS)
+        and path.name != "training.json"
+    }
+
+
 def student_key(
     trainer: str,
     version: int,
     settings: Mapping[str, Any],
-    base: Path | Pinned,
+    base: Mapping[str, str],
     rows: str,
     seed: int,
 ) -> str:
@@ -227,21 +240,11 @@ def student_key(
         trainer: Name of the trainer.
         version: Its ``VERSION``.
         settings: Its settings, complete.
-        base: Directory of the base model; its content counts, not its place. Or its commit.
+        base: What the base model is; see `base_content`.
         rows: Digest of the rows in their order.
         seed: Of the run.
     """
-    if isinstance(base, Pinned):
-        content = {"hub": base.name, "revision": base.revision}
-    else:
-        content = {
-            path.name: file_digest(path)
-            for path in sorted(base.iterdir())
-            if path.is_file()
-            and path.suffix in (*_CONTENT, *_OLDER_WEIGHTS)
-            and path.name != "training.json"
-        }
-    return value_digest(["student", trainer, version, dict(settings), content, rows, seed])
+    return value_digest(["student", trainer, version, dict(settings), dict(base), rows, seed])
 
 
 def find(store: Store, key: str) -> Alumnus | None:

@@ -97,7 +97,7 @@ class Answer(Step):
     """
 
     STEP: ClassVar[str] = "answer"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
     DELTA: ClassVar[Delta] = "rows"
     TAKES: ClassVar[Kind | None] = "questions"
 
@@ -418,8 +418,8 @@ class Answer(Step):
                     _writable(reply.reasoning),
                     _writable(reply.answer),
                     reply.finish_reason,
-                    reply.prompt_tokens,
-                    reply.completion_tokens,
+                    reply.prompt_tokens if reply.counted else None,
+                    reply.completion_tokens if reply.counted else None,
                 )
             )
         ids, reasons, words = zip(*lost, strict=True) if lost else ((), (), ())
