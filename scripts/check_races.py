@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stillroom.study.elimination import Rule, look
+from stillroom.study.race.elimination import Rule, look
 from stillroom.study.statistics import Outcomes, by_seed, training_noise
 
 PAGE = Path(__file__).parents[1] / "docs" / "racing.md"

@@ -7,7 +7,7 @@ scales: the evaluations that the authors published for each run (Hugging Face da
 mlfoundations-dev/RUN_SCALE_eval_*). Large ones: tables of arXiv 2506.04178, at 31,600 rows, but for
 `d1_math_all_large` (63,200); `d1_math_all` is taken to be the row "Random" there. Three more runs
 at 10,000 rows are left out, because their large scores are not published. Rules are those of
-`stillroom.study.elimination`.
+`stillroom.study.race.elimination`.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from scipy import stats
 
-from stillroom.study.elimination import Look, Rule, judge
+from stillroom.study.race.elimination import Look, Rule, judge
 from stillroom.study.statistics import Estimate, decision_accuracy
 
 PAGE = Path(__file__).parents[1] / "docs" / "racing.md"

@@ -256,7 +256,7 @@ def test_openings_at_one_time_are_all_written_down(tmp_path):
     ],
 )
 def test_a_search_that_cannot_be_done_is_refused(folder, old, new, words):
-    from stillroom.study.search import load_search
+    from stillroom.study.search.form import load_search
 
     path = folder / "search.yaml"
     path.write_text(SEARCH.replace(old, new))

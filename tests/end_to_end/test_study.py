@@ -26,7 +26,7 @@ pytest.importorskip("scipy")
 
 from safetensors.torch import load_file  # noqa: E402
 
-from stillroom.study.run import _train_group, _trained_in_groups  # noqa: E402
+from stillroom.study.students import _train_group, _trained_in_groups  # noqa: E402
 
 EMBEDDED = Path(__file__).parents[2] / "src/stillroom/models/embedded"
 

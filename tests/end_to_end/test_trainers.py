@@ -16,7 +16,7 @@ import yaml
 
 from stillroom.errors import SetupError
 from stillroom.store.store import Store
-from stillroom.study.run import _trained_in
+from stillroom.study.students import _trained_in
 from stillroom.text.think import join_thinking
 from stillroom.train import tool
 from stillroom.train.trainer import Example, Job, TrainingFailed, find, train

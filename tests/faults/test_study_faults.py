@@ -18,10 +18,12 @@ from stillroom.study.load import load_study
 pytest.importorskip("torch")
 pytest.importorskip("scipy")
 
-from stillroom.study import run as running
+from stillroom.study import students as running
+from stillroom.study.arms import arms_of
+from stillroom.study.laboratory import Laboratory
 from stillroom.study.marks import marks, notes, twins
-from stillroom.study.report import oddities
-from stillroom.study.run import Laboratory, Sat, arms_of
+from stillroom.study.reports.study import oddities
+from stillroom.study.result import Sat
 from stillroom.train.trainer import Student, TrainingFailed
 
 BASE = """
@@ -142,9 +144,9 @@ def trained(monkeypatch, tmp_path, ends):
     drawn = {(key, 0): SimpleNamespace(write=lambda folder: None, digest="d") for key in ends}
     lab = Laboratory(SimpleNamespace(root=tmp_path), None, students=2)
     keys = {place: place[0] for place in drawn}
-    monkeypatch.setattr(running, "_check_hosting", lambda study, folder, lab: None)
+    monkeypatch.setattr(running, "check_hosting", lambda study, folder, lab: None)
     study = SimpleNamespace(student=Student())
-    return running._train(study, {}, tmp_path, drawn, keys, lab), pool
+    return running.train_students(study, {}, tmp_path, drawn, keys, lab), pool
 
 
 ALUMNUS = SimpleNamespace(seconds=1.0)

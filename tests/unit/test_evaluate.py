@@ -15,9 +15,9 @@ from stillroom.store.store import Store
 
 pytest.importorskip("scipy")
 
-from stillroom.study.clean import without_suspects
 from stillroom.study.form import Study
-from stillroom.study.run import Result, Sat
+from stillroom.study.reports.clean import without_suspects
+from stillroom.study.result import Result, Sat
 from stillroom.study.scorecard import scorecard
 from stillroom.study.statistics import Outcomes
 from stillroom.study.suspects import suspects_among

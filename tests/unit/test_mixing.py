@@ -14,7 +14,7 @@ from stillroom.evaluate.grade import Grades
 from stillroom.recipe.load import read_recipe
 from stillroom.study.form import Mixing, Study
 from stillroom.study.load import load_study, read_design
-from stillroom.study.mixing import (
+from stillroom.study.mixing.run import (
     CONTROL,
     PROPOSED,
     RandomMixtures,
@@ -25,7 +25,7 @@ from stillroom.study.mixing import (
     regress,
     sources_of,
 )
-from stillroom.study.run import Result, Sat
+from stillroom.study.result import Result, Sat
 
 FAMILIES = ("arithmetic", "words", "loops")
 

@@ -16,11 +16,11 @@ from stillroom.study.load import read_design
 
 pytest.importorskip("scipy")
 
-from stillroom.study.elimination import Rule, judge, look
-from stillroom.study.race import hold, recipes_of
-from stillroom.study.race_plan import plan_race
-from stillroom.study.race_report import full_grid, outcome, spent, write_race_report
-from stillroom.study.run import Result, Sat
+from stillroom.study.race.elimination import Rule, judge, look
+from stillroom.study.race.plan import plan_race
+from stillroom.study.race.run import hold, recipes_of
+from stillroom.study.reports.race import full_grid, outcome, spent, write_race_report
+from stillroom.study.result import Result, Sat
 from stillroom.study.statistics import Estimate, Noise, Outcomes, by_seed, training_noise
 
 STUDY = """
@@ -104,7 +104,7 @@ def test_a_scale_that_does_not_fit_the_recipe_is_refused(tmp_path, old, new, wor
 
 
 def test_a_search_takes_no_ranks_from_a_race(tmp_path):
-    from stillroom.study.search import load_search
+    from stillroom.study.search.form import load_search
 
     (tmp_path / "race.yaml").write_text(STUDY)
     file = tmp_path / "search.yaml"

@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("scipy")
 
-from stillroom.study.regression import FORMS, fit, held_out, propose
+from stillroom.study.mixing.regression import FORMS, fit, held_out, propose
 
 EQUAL = np.full(3, 1 / 3)
 

@@ -7,9 +7,10 @@ import pytest
 
 from stillroom.cli import main
 from stillroom.evaluate.grade import exam_of
+from stillroom.study.arms import arms_of, read_arm, read_base
 from stillroom.study.form import Mixing
 from stillroom.study.load import load_design, load_study
-from stillroom.study.run import arms_of, read_arm, read_base, settings_of
+from stillroom.study.students import settings_of
 
 STUDIES = Path(__file__).parents[2] / "studies"
 FILES = sorted(STUDIES.rglob("study.yaml"))
@@ -20,13 +21,13 @@ OPENTHOUGHTS = [file for file in FILES if "openthoughts" in file.parts]
 def test_a_study_is_whole(file):
     study = load_design(file)
     if isinstance(study, Mixing):
-        mixing = pytest.importorskip("stillroom.study.mixing")
+        mixing = pytest.importorskip("stillroom.study.mixing.run")
         name, base = read_base(study.base, file.parent)
         assert mixing.sources_of(study, read_arm(name, base, "base", {})).groups
     else:
         assert set(arms_of(study, beside=file.parent)) == set(study.arms)
         if study.race:
-            race = pytest.importorskip("stillroom.study.race")
+            race = pytest.importorskip("stillroom.study.race.run")
             recipes = race.recipes_of(study, beside=file.parent)
             assert len(recipes) == len(study.race.scales)
     assert settings_of(study.student)
@@ -48,7 +49,8 @@ def test_the_papers_six_stages_are_there_for_three_domains_by_one_protocol():
 
 def test_the_proxy_search_has_the_papers_six_stages_and_every_arm_fits():
     pytest.importorskip("scipy")
-    from stillroom.study.search import load_search, preview
+    from stillroom.study.search.form import load_search
+    from stillroom.study.search.plan import preview
 
     file = STUDIES / "proxy" / "search.yaml"
     studies = preview(load_search(file), beside=file.parent)

@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from stillroom.errors import RecipeError
 from stillroom.recipe.load import read_recipe
-from stillroom.study.arms import NoSuchPlace, change
+from stillroom.study.arms import NoSuchPlace, arms_of, change, made_of, replicate
 from stillroom.study.load import is_study, load_study
-from stillroom.study.run import arms_of, made_of, replicate
 
 BASE = yaml.safe_load("""
 name: base

@@ -7,8 +7,8 @@ import pytest
 pytest.importorskip("scipy")
 
 from stillroom.run.runner import Built
-from stillroom.study.report import cost
-from stillroom.study.run import Result, Sat
+from stillroom.study.reports.cost import cost
+from stillroom.study.result import Result, Sat
 
 
 def built(path, key, calls=0, reused=0, tokens=0, usd=None, rows_in=0):

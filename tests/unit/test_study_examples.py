@@ -5,7 +5,7 @@ import json
 import pytest
 from tests.kitchen import Kitchen
 
-from stillroom.study.examples import Chain, contrasts
+from stillroom.study.reports.examples import Chain, contrasts
 
 QUESTIONS = ["one", "two and two", "three and three and three", "four", "two and two"]
 

@@ -5,10 +5,10 @@ import xml.etree.ElementTree as ET
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stillroom.study.curves import Point, curves_svg
-from stillroom.study.forest import Line, Scale, forest_svg
-from stillroom.study.panels import panels_svg
-from stillroom.study.scatter import scatter_svg
+from stillroom.study.reports.curves import Point, curves_svg
+from stillroom.study.reports.forest import Line, Scale, forest_svg
+from stillroom.study.reports.panels import panels_svg
+from stillroom.study.reports.scatter import scatter_svg
 
 SVG = "{http://www.w3.org/2000/svg}"
 NAMES = ["a", "<b> & c", "x" * 80]

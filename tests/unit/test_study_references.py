@@ -15,7 +15,8 @@ from stillroom.evaluate.grade import exam_of
 from stillroom.models.chat import Completion
 from stillroom.models.ledger import Ledger
 from stillroom.steps.base import ModelSpec
-from stillroom.study.run import Laboratory, _references
+from stillroom.study.laboratory import Laboratory
+from stillroom.study.sitting import references_of
 from stillroom.train.likelihood import log_likelihood
 from stillroom.train.trainer import Example
 
@@ -50,7 +51,7 @@ def references(tmp_path, reply):
         kitchen = Kitchen(tmp_path / "store", {}, FakeModels(FakeModel(reply)), lambda: ledger)
         lab = Laboratory(kitchen.store, kitchen.runtime)
         exam = exam_of(str(tmp_path / "sums.yaml"), None)
-        right = _references(ModelSpec(name="some/model"), [exam], lab, graded)
+        right = references_of(ModelSpec(name="some/model"), [exam], lab, graded)
     return right, graded
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from stillroom.cli.teller import Teller
 from stillroom.evaluate.grade import Grades
-from stillroom.study.run import Sat
+from stillroom.study.result import Sat
 from stillroom.train.trainer import Alumnus, Trained
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from stillroom.study.reports.verdict import sentence
 from stillroom.study.statistics import Difference, Estimate
-from stillroom.study.verdict import sentence
 
 
 def difference(value, half, p):

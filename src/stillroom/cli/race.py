@@ -14,9 +14,9 @@ from stillroom.cli.teller import Teller
 from stillroom.evaluate.grade import known_benchmark, names_of
 from stillroom.run.progress import duration
 from stillroom.study.form import Study
-from stillroom.study.race import Ran, recipes_of, run_race
-from stillroom.study.run import Laboratory
-from stillroom.study.verdict import points
+from stillroom.study.laboratory import Laboratory
+from stillroom.study.race.run import Ran, recipes_of, run_race
+from stillroom.study.reports.verdict import points
 
 if TYPE_CHECKING:
     from stillroom.study.plan import StudyPlan
@@ -44,7 +44,7 @@ def race(
         sources: Local copies of sources.
         workers: Processes for steps.
     """
-    from stillroom.study.race_report import outcome, write_race_report
+    from stillroom.study.reports.race import outcome, write_race_report
 
     recipes = recipes_of(study, beside=file.parent)
     exams = study.benchmarks.exams()
@@ -93,7 +93,7 @@ def _print_round(console: Console, ran: Ran) -> None:
 
 def plan_rounds(study: Study, whole: StudyPlan, console: Console) -> None:
     """Print what the rounds of a race would do, below the plan of the full grid."""
-    from stillroom.study.race_plan import SPREAD, plan_race
+    from stillroom.study.race.plan import SPREAD, plan_race
 
     sizes = [known_benchmark(name).sat for name in study.benchmarks.develop]
     known = [size for size in sizes if size is not None]

@@ -14,9 +14,10 @@ from stillroom.cli.teller import Teller
 from stillroom.errors import RecipeError
 from stillroom.evaluate.grade import names_of, title_of
 from stillroom.store.store import disk_errors, replace_text
-from stillroom.study.arms import change
+from stillroom.study.arms import arms_of, change, made_of, read_base
+from stillroom.study.laboratory import Laboratory
 from stillroom.study.load import load_study
-from stillroom.study.run import Laboratory, arms_of, made_of, read_base, run
+from stillroom.study.run import run
 from stillroom.study.seals import Opening, open_seal
 
 
@@ -47,7 +48,9 @@ def search(
     If it stops, the same command goes on where it was.
     """
     need("scipy", "torch")
-    from stillroom.study.search import load_search, preview, run_search
+    from stillroom.study.search.form import load_search
+    from stillroom.study.search.plan import preview
+    from stillroom.study.search.run import run_search
 
     loaded = load_search(file)
     console = Console(highlight=False)
@@ -95,8 +98,8 @@ def promote(
     written down in the store, because a benchmark that was looked at before says less.
     """
     need("scipy", "torch")
+    from stillroom.study.reports.verdict import sentence, times
     from stillroom.study.statistics import Outcomes, differences
-    from stillroom.study.verdict import sentence, times
 
     study = load_study(file)
     if arm not in study.arms:

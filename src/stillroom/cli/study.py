@@ -18,9 +18,11 @@ from stillroom.errors import SetupError
 from stillroom.evaluate.grade import known_benchmark, names_of
 from stillroom.recipe.form import Recipe
 from stillroom.run.progress import duration
+from stillroom.study.arms import arms_of, read_base
 from stillroom.study.form import Study
+from stillroom.study.laboratory import Laboratory
 from stillroom.study.load import is_search, load_design
-from stillroom.study.run import Laboratory, arms_of, read_base, run
+from stillroom.study.run import run
 
 if TYPE_CHECKING:
     from stillroom.study.plan import StudyPlan, Work
@@ -53,9 +55,9 @@ def study(
     goes. If it stops, however it stops, the same command goes on where it was.
     """
     need("scipy", "torch")
-    from stillroom.study.mixing import run_mixing
-    from stillroom.study.mixing_report import write_mixing_report
-    from stillroom.study.report import write_report
+    from stillroom.study.mixing.run import run_mixing
+    from stillroom.study.reports.mixing import write_mixing_report
+    from stillroom.study.reports.study import write_report
 
     loaded = load_design(file)
     recipes = [recipe for _, arms in _parts(file) for recipe in arms.values()]
@@ -88,7 +90,8 @@ def study(
 
 def _parts(file: Path) -> list[tuple[Study, dict[str, Recipe]]]:
     """Return the studies of a study, or of the stages of a search, with their recipes."""
-    from stillroom.study.search import Entry, Search, load_search, preview
+    from stillroom.study.search.form import Entry, Search, load_search
+    from stillroom.study.search.plan import preview
 
     if is_search(file):
         return preview(load_search(file), beside=file.parent)

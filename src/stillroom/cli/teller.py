@@ -7,8 +7,9 @@ from rich.text import Text
 
 from stillroom.run.progress import Progress
 from stillroom.run.runner import Built, Watcher
+from stillroom.study.laboratory import Listener
 from stillroom.study.marks import marks
-from stillroom.study.run import Listener, Sat
+from stillroom.study.result import Sat
 from stillroom.train.trainer import Alumnus
 
 

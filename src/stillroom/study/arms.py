@@ -16,13 +16,122 @@ checked, planned, run and shown as one.
 
 import copy
 from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
 from typing import Any
 
-from stillroom.recipe.form import STEPS
+import yaml
+from pydantic import BaseModel
+
+from stillroom.errors import RecipeError
+from stillroom.recipe.document import Document
+from stillroom.recipe.form import STEPS, Recipe
+from stillroom.recipe.load import read_recipe, recipe_text
+from stillroom.steps.base import Step
+from stillroom.steps.source.source import Source
+from stillroom.store.digest import value_digest
+from stillroom.study.form import Study
 
 
 class NoSuchPlace(ValueError):
     """A change that speaks of something the recipe does not have."""
+
+
+def read_base(base: str, beside: Path) -> tuple[str, dict[str, Any]]:
+    """Read the recipe that arms share, as data.
+
+    Args:
+        base: A path relative to the study file, or the name of a shipped recipe.
+        beside: Folder of the study file.
+
+    Returns:
+        Its name for messages, and what the file says.
+
+    Raises:
+        RecipeError: If it cannot be read, or is no recipe.
+    """
+    path = beside / base
+    name = str(path) if path.exists() else base
+    text = recipe_text(name)
+    read_recipe(text, name)  # complains about the base in its own words
+    return name, Document(name).parse(text)
+
+
+def arms_of(study: Study, *, beside: Path) -> dict[str, Recipe]:
+    """Return the recipe of every arm.
+
+    Args:
+        study: The study.
+        beside: Folder of the study file.
+
+    Raises:
+        RecipeError: If the base cannot be read, an arm does not fit it, or two arms are the same.
+    """
+    name, data = read_base(study.base, beside)
+    recipes = {arm: read_arm(name, data, arm, changes) for arm, changes in study.arms.items()}
+    for (arm, one), (other, recipe) in combinations(recipes.items(), 2):
+        if one == recipe:
+            raise RecipeError(
+                f"arms {arm} and {other} are the same recipe, {name}; expected arms that differ. "
+                "Change what one of them says."
+            )
+    return recipes
+
+
+def made_of(study: Study, recipes: Mapping[str, Recipe]) -> str:
+    """Digest how the students of some arms are made: their recipes, their size, their training.
+
+    Args:
+        study: The study.
+        recipes: Arm to recipe.
+    """
+    size = [study.rows, study.tokens, study.shortage, study.seeds]
+    steps = [recipe.model_dump(mode="json", by_alias=True) for recipe in recipes.values()]
+    return value_digest([steps, study.student.model_dump(mode="json"), size])
+
+
+def read_arm(name: str, base: Mapping[str, Any], arm: str, changes: Mapping[str, Any]) -> Recipe:
+    """Make the recipe of one arm.
+
+    Args:
+        name: Of the base, for messages.
+        base: What the base says.
+        arm: Name of the arm.
+        changes: Path to value; see `stillroom.study.arms`.
+
+    Raises:
+        RecipeError: If a path leads nowhere, or what comes out is no recipe.
+    """
+    try:
+        changed = change(base, changes)
+    except NoSuchPlace as error:
+        raise RecipeError(f"arm {arm}: {error}. The base is {name}.") from None
+    return read_recipe(yaml.safe_dump(changed, sort_keys=False), f"{name}, arm {arm}")
+
+
+def replicate(recipe: Recipe, seed: int) -> dict[str, tuple[Step, ...]]:
+    """Return the bound steps of one replication: every random draw shifted by the seed.
+
+    Those of a step's parts are shifted too, such as the hash functions of `minhash` and the
+    training of a classifier. What sources generate stays as it is.
+    """
+
+    def shifted(part: Any) -> Any:
+        match part:
+            case Source():
+                return part
+            case BaseModel():
+                update = {name: new for name, old in part if (new := shifted(old)) != old}
+                if "seed" in type(part).model_fields:
+                    update["seed"] = part.seed + seed  # type: ignore[attr-defined]
+                return part.model_copy(update=update)
+            case Mapping():
+                return {name: shifted(value) for name, value in part.items()}
+            case tuple():
+                return tuple(map(shifted, part))
+        return part
+
+    return {domain: shifted(steps) for domain, steps in recipe.bound().items()}
 
 
 def change(recipe: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from stillroom.evaluate.grade import Exam, exams_of
 from stillroom.recipe.form import Recipe
 from stillroom.steps.base import ModelSpec
-from stillroom.study.rounds import Race
+from stillroom.study.race.rounds import Race
 from stillroom.train.trainer import Student
 
 OWN_STEPS = "recipe"

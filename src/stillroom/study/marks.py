@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from stillroom.study.run import Sat
+from stillroom.study.result import Sat
 
 MOST = 0.99
 """Share of attempts from which on all of them are said to have ended so."""

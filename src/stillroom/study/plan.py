@@ -10,10 +10,11 @@ from stillroom.run.planner import Planned, Planner
 from stillroom.steps.base import Runtime, Step
 from stillroom.store.digest import value_digest
 from stillroom.store.store import Store
+from stillroom.study.arms import replicate
 from stillroom.study.form import Study
-from stillroom.study.mixing import RandomMixtures
-from stillroom.study.run import replicate, settings_of
+from stillroom.study.mixing.run import RandomMixtures
 from stillroom.study.statistics import detectable
+from stillroom.study.students import settings_of
 from stillroom.train.trainer import usual_seconds
 
 

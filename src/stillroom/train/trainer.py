@@ -226,6 +226,15 @@ def base_content(base: Path | Pinned) -> dict[str, str]:
     }
 
 
+def folder_of(base: Path | Pinned) -> Path:
+    """Return the directory of a base model, which is fetched if it is on the hub.
+
+    Raises:
+        ModelError: If it cannot be fetched.
+    """
+    return base.fetch() if isinstance(base, Pinned) else base
+
+
 def student_key(
     trainer: str,
     version: int,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from stillroom.study.forest import GRID, INK, MARK, Scale, document, text
+from stillroom.study.reports.forest import GRID, INK, MARK, Scale, document, text
 
 WIDTH, SIDE, LEFT, TOP, BOTTOM = 760, 320, 90, 56, 54
 

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from stillroom.study.page import Block
+from stillroom.study.reports.page import Block
+from stillroom.study.reports.verdict import interval, points
 from stillroom.study.statistics import Outcomes, differences, scores
-from stillroom.study.verdict import interval, points
 
 if TYPE_CHECKING:
-    from stillroom.study.run import Result
+    from stillroom.study.result import Result
 
 
 def without_suspects(result: Result, outcomes: Outcomes) -> list[Block]:

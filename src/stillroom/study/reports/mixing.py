@@ -8,13 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from stillroom.study.forest import Line, forest_svg
-from stillroom.study.mixing import MIXTURE, PROPOSED, Mixed
-from stillroom.study.page import Block
-from stillroom.study.report import cost, oddities, write_report
-from stillroom.study.scatter import scatter_svg
+from stillroom.study.mixing.run import MIXTURE, PROPOSED, Mixed
+from stillroom.study.reports.cost import cost
+from stillroom.study.reports.forest import Line, forest_svg
+from stillroom.study.reports.page import Block
+from stillroom.study.reports.scatter import scatter_svg
+from stillroom.study.reports.study import oddities, write_report
+from stillroom.study.reports.verdict import points, sentence
 from stillroom.study.statistics import Outcomes, differences
-from stillroom.study.verdict import points, sentence
 
 UNITS = {"accuracy": "points", "likelihood": "nats per token"}
 

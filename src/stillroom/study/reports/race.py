@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stillroom.study.curves import Point, curves_svg
-from stillroom.study.forest import Line, forest_svg
-from stillroom.study.page import Block, write
-from stillroom.study.race import Raced, Ran, race_of
-from stillroom.study.report import details
-from stillroom.study.run import Result, Sat, asked_by
+from stillroom.study.race.run import Raced, Ran, race_of
+from stillroom.study.reports.curves import Point, curves_svg
+from stillroom.study.reports.forest import Line, forest_svg
+from stillroom.study.reports.page import Block, write
+from stillroom.study.reports.study import details
+from stillroom.study.reports.verdict import points
+from stillroom.study.result import Result, Sat, asked_by
 from stillroom.study.statistics import Estimate, Score, decision_accuracy, scores
-from stillroom.study.verdict import points
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from html import escape
 from math import log10
 
-from stillroom.study.forest import GRID, INK, Scale, document, shorten, text
+from stillroom.study.reports.forest import GRID, INK, Scale, document, shorten, text
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 760, 380, 56, 170, 44, 52
 

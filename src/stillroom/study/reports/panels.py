@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from stillroom.study.forest import Line, Scale, colour, document, mark, shorten, text
+from stillroom.study.reports.forest import Line, Scale, colour, document, mark, shorten, text
 
 ACROSS = 3
 WIDTH, LABELS, GAP, MARGIN, ROW, HEAD, FOOT = 760, 150, 32, 16, 20, 26, 30

@@ -29,9 +29,12 @@ from stillroom.errors import RecipeError
 from stillroom.evaluate.grade import Exam
 from stillroom.recipe.form import Recipe
 from stillroom.steps.mix.mix import Mix
+from stillroom.study.arms import read_arm
 from stillroom.study.form import Design, Mixing, Study
-from stillroom.study.regression import Array, Fit, HeldOut, Proposal, fit, held_out, propose
-from stillroom.study.run import Laboratory, Result, read_arm, run
+from stillroom.study.laboratory import Laboratory
+from stillroom.study.mixing.regression import Array, Fit, HeldOut, Proposal, fit, held_out, propose
+from stillroom.study.result import Result
+from stillroom.study.run import run
 from stillroom.study.statistics import Outcomes, means
 
 CONTROL, PROPOSED = "weights of the base", "proposed weights"

@@ -9,10 +9,10 @@ from functools import partial
 
 import numpy as np
 
-from stillroom.study.elimination import Rule, judge
 from stillroom.study.form import Study
-from stillroom.study.race import race_of, rule_of
-from stillroom.study.rounds import Round
+from stillroom.study.race.elimination import Rule, judge
+from stillroom.study.race.rounds import Round
+from stillroom.study.race.run import race_of, rule_of
 from stillroom.study.statistics import Array, Estimate, detectable, foreseen
 
 SPREAD = 0.03

@@ -17,12 +17,15 @@ import polars as pl
 from stillroom.errors import RecipeError
 from stillroom.evaluate.grade import Exam
 from stillroom.recipe.form import Recipe
-from stillroom.study.arms import NoSuchPlace, change
-from stillroom.study.elimination import Look, Rule, look
+from stillroom.study.arms import NoSuchPlace, change, read_arm, read_base
 from stillroom.study.form import Study
-from stillroom.study.rounds import Race, Round
-from stillroom.study.run import Laboratory, Result, read_arm, read_base, run, settings_of
+from stillroom.study.laboratory import Laboratory
+from stillroom.study.race.elimination import Look, Rule, look
+from stillroom.study.race.rounds import Race, Round
+from stillroom.study.result import Result
+from stillroom.study.run import run
 from stillroom.study.statistics import Outcomes, by_seed, training_noise
+from stillroom.study.students import settings_of
 
 Ending = Literal["best", "close", "open", "alone", "none"]
 """How a race ended: one arm is the best; one is within what matters of it; rounds are used up and

@@ -16,14 +16,15 @@ from typing import Any
 import polars as pl
 
 from stillroom.evaluate.grade import title_of
-from stillroom.run.runner import Built
-from stillroom.study.clean import without_suspects
-from stillroom.study.examples import Chain, contrasts
-from stillroom.study.forest import Line, forest_svg
 from stillroom.study.marks import marks, notes, twins
-from stillroom.study.page import Block, write
-from stillroom.study.panels import panels_svg
-from stillroom.study.run import Result, Sat, asked_by
+from stillroom.study.reports.clean import without_suspects
+from stillroom.study.reports.cost import cost
+from stillroom.study.reports.examples import Chain, contrasts
+from stillroom.study.reports.forest import Line, forest_svg
+from stillroom.study.reports.page import Block, write
+from stillroom.study.reports.panels import panels_svg
+from stillroom.study.reports.verdict import interval, points, times, verdict
+from stillroom.study.result import Result, Sat
 from stillroom.study.statistics import (
     Difference,
     Outcomes,
@@ -33,7 +34,6 @@ from stillroom.study.statistics import (
     means,
     scores,
 )
-from stillroom.study.verdict import interval, points, times, verdict
 
 EXAMPLES = 3
 """Rows shown for each arm that the control kept, and as many that it dropped."""
@@ -310,75 +310,6 @@ def _seals(result: Result) -> list[Block]:
             else f"{name} is sealed: no study of this store looked at it."
         )
     return [Block(heading="Held-out benchmarks"), Block(points=said)]
-
-
-def cost(results: Sequence[Result]) -> list[Block]:
-    """Add up what was spent, each artifact once, and say what sharing saved.
-
-    A completion that was found in the ledger is taken to be worth what those were that the same
-    step of the recipe bought.
-    """
-    once: dict[str, Built] = {}
-    grading: dict[str, float] = {}
-    apart: dict[str, Counter[str]] = {}
-    for result in results:
-        for built in (built for steps in result.built.values() for built in steps):
-            once[built.artifact.manifest.key] = built
-            apart.setdefault(built.path, Counter()).update(_spent(built))
-        for built in result.graded:
-            grading[built.artifact.manifest.key] = _spent(built)["usd"]
-    spent: dict[str, Counter[str]] = {}
-    for built in once.values():
-        spent.setdefault(built.path, Counter()).update(_spent(built))
-    whole = sum(spent.values(), Counter[str]())
-    alone = sum(apart.values(), Counter[str]())
-    rows = []
-    if alone["asked"]:
-        rows.append(["completions bought", f"{whole['calls']:,}", f"{alone['asked']:,}"])
-    units = (("completion_tokens", "completion tokens bought", 0), ("usd", "US dollars", 2))
-    for name, words, digits in units:
-        if whole[name]:
-            found = alone["asked"] > whole["calls"]
-            worth = sum(apart[path]["asked"] * _each(name, spent[path], whole) for path in apart)
-            said = f"{'about ' if found else ''}{worth:,.{digits}f}"
-            rows.append([words, f"{whole[name]:,.{digits}f}", said])
-    if usd := sum(grading.values()):
-        rows.append(["US dollars of grading, judges and references", f"{usd:,.2f}", ""])
-    if alone["seconds"]:
-        rows.append(["seconds of steps", *(f"{c['seconds']:,.0f}" for c in (whole, alone))])
-    sat = [s for result in results for s in result.sat if s.student]
-    different = {s.student: s for s in sat}
-    training = sum(s.seconds for s in different.values())
-    rows.append(["students trained", f"{len(different):,}", f"{len(sat):,}"])
-    rows.append(["seconds of training", f"{training:,.0f}", ""])
-    header = ["", "spent", "if no arm shared anything"]
-    blocks = [Block(heading="Cost"), Block(table=(header, rows))]
-    if sum(asked_by(built) for built in once.values()) > whole["calls"]:
-        blocks.append(
-            Block(
-                text="Completions that were in the ledger already are not among what was spent: "
-                "other arms or studies bought them, or a run that was stopped."
-            )
-        )
-    return blocks
-
-
-def _each(name: str, here: Counter[str], whole: Counter[str]) -> float:
-    """Return what a completion of a step took: of those that it bought, or else of all."""
-    bought = here if here["calls"] else whole
-    return bought[name] / max(1, bought["calls"])
-
-
-def _spent(built: Built) -> dict[str, float]:
-    measured = built.artifact.manifest.measured
-    calls = measured.get("calls") or 0
-    return {
-        "calls": calls,
-        "asked": asked_by(built),
-        "completion_tokens": measured.get("completion_tokens") or 0,
-        "usd": measured.get("usd") or 0,
-        "seconds": measured.get("seconds") or 0,
-    }
 
 
 def _keys(result: Result) -> list[Block]:

@@ -1,0 +1,46 @@
+"""Where studies are run, and who hears of it."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from stillroom.run.runner import Watcher
+from stillroom.steps.base import Runtime
+from stillroom.store.store import Store
+from stillroom.study.result import Sat
+from stillroom.train.trainer import Alumnus
+
+
+class Listener:
+    """Hears what a study does. This one says nothing."""
+
+    def step(self, arm: str, seed: int) -> Watcher:
+        """Return who hears of the steps of one arm."""
+        return Watcher()
+
+    def training(self, waiting: int, found: int) -> None:
+        """Hear how many students are to be trained, and how many were found."""
+
+    def trained(self, arm: str, seed: int, alumnus: Alumnus) -> None:
+        """Hear that a student is there."""
+
+    def graded(self, sat: Sat) -> None:
+        """Hear the grades of a student."""
+
+
+@dataclass(frozen=True)
+class Laboratory:
+    """Where studies are run.
+
+    Attributes:
+        store: Where everything is found and kept.
+        rt: Where and how steps run.
+        students: Students trained at a time; what suits their trainer when None.
+        listener: Hears of progress.
+        beside: Folder in which files that the study names are looked up.
+    """
+
+    store: Store
+    rt: Runtime
+    students: int | None = None
+    listener: Listener = field(default_factory=Listener)
+    beside: Path = Path()

@@ -1,0 +1,1 @@
+"""Weights of a mixture: random mixtures, a regression, a proposal, a confirmation."""

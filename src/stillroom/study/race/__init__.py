@@ -1,0 +1,1 @@
+"""Races: arms in rounds at growing scales, until one can be chosen."""

@@ -1,0 +1,1 @@
+"""What studies, races and searches found: pages of words, tables and plots."""
