@@ -1,6 +1,7 @@
 """What goes wrong in a study is marked, and what is finished stays."""
 
 import dataclasses
+import fcntl
 import json
 import math
 import sys
@@ -13,6 +14,8 @@ import pytest
 from stillroom.cli import main
 from stillroom.errors import RecipeError, StoreError
 from stillroom.evaluate.grade import Grades
+from stillroom.store.gc import find_garbage
+from stillroom.store.store import Store
 from stillroom.study.load import load_study
 
 pytest.importorskip("torch")
@@ -107,6 +110,7 @@ def test_arms_whose_trainers_fail_or_die_are_marked_and_the_others_stay(folder, 
     assert "students: 2 found, 2 to train" in said
     facts = json.loads((folder / "results.json").read_text())
     assert [d["arm"] for d in facts["differences"]] == ["stops", "other"]
+    assert find_garbage(Store(folder / "store")).artifacts == []
 
 
 def test_benchmark_of_one_item_is_refused_before_anything_is_made(folder, capsys):
@@ -141,7 +145,10 @@ def trained(monkeypatch, tmp_path, ends):
     pool = Trained(ends)
     monkeypatch.setattr(running, "_trained_in", pool)
     monkeypatch.setattr(running, "find", lambda store, key: None)
-    drawn = {(key, 0): SimpleNamespace(write=lambda folder: None, digest="d") for key in ends}
+    drawn = {
+        (key, 0): SimpleNamespace(write=lambda folder: None, named=lambda store: "d")
+        for key in ends
+    }
     lab = Laboratory(SimpleNamespace(root=tmp_path), None, students=2)
     keys = {place: place[0] for place in drawn}
     monkeypatch.setattr(running, "check_hosting", lambda study, folder, lab: None)
@@ -164,6 +171,16 @@ def test_a_process_that_died_takes_no_other_arm_with_it(monkeypatch, tmp_path):
     assert failures["diverged"].startswith("the loss is nan at step 3")
     assert failures["odd"] == "training broke down: RuntimeError: CUDA error: device-side assert"
     assert pool.pools[1:] == [(1, ["unlucky"]), (1, ["deadly"])]
+
+
+def test_a_second_study_of_the_same_students_does_not_follow_the_first(monkeypatch, tmp_path):
+    (tmp_path / "locks").mkdir()
+    with (tmp_path / "locks" / "student-a").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        _, pool = trained(monkeypatch, tmp_path, {key: [ALUMNUS] for key in "abcd"})
+    assert pool.pools == [(2, ["c", "d", "a", "b"])]
+    _, pool = trained(monkeypatch, tmp_path, {key: [ALUMNUS] for key in "abcd"})
+    assert pool.pools == [(2, ["a", "b", "c", "d"])]
 
 
 def test_trouble_of_the_machine_stops_the_study(monkeypatch, tmp_path):

@@ -15,6 +15,9 @@ from tests.kitchen import Kitchen, rows
 from stillroom.errors import RecipeError, SetupError, SourceError
 from stillroom.models.chat import Completion, Failure, Reply, Request
 from stillroom.models.ledger import Ledger
+from stillroom.recipe.load import read_recipe
+from stillroom.recipe.pipeline import walk
+from stillroom.run.runner import Runner
 from stillroom.sandbox import open_sandbox
 from stillroom.steps.answer.draws import Known, Tally, Until, half_width
 
@@ -340,3 +343,26 @@ def test_retry_failed_asks_again_for_failures_and_for_nothing_else(
     assert cook.calls == 1
     assert len(rows(cook.kitchen.run(cook.recipe("draws: 3"))["math"])) == 3
     assert cook.calls == 1
+
+
+def test_what_failed_once_more_is_not_asked_for_by_the_next_runner_of_a_command(
+    tmp_path: Path,
+) -> None:
+    text = """
+name: r
+models: {teacher: {name: some/model, max_tokens: 9}}
+domains: {math: [{source: {procedural: {n: 3}}}, {answer: {draws: 2}}]}
+"""
+
+    def reply(request: Request) -> Reply:
+        return Failure("refused", "no") if request.draw == 1 else echo(request)
+
+    model, tried = FakeModel(reply), set[str]()
+    with Ledger(tmp_path / "ledger") as ledger:
+        kitchen = Kitchen(tmp_path / "store", {}, FakeModels(model), lambda: ledger)
+        kitchen.run(text)
+        before = model.asked.total()
+        for _ in range(3):  # arms of a study that share their answers
+            rt = replace(kitchen.runtime, retry_failed=True)
+            walk(read_recipe(text).bound(), Runner(kitchen.store, rt, tried=tried))
+        assert model.asked.total() - before == 3

@@ -11,7 +11,8 @@ from stillroom.errors import StoreError
 from stillroom.recipe.load import read_recipe
 from stillroom.recipe.make import make
 from stillroom.run.runner import Built, Watcher
-from stillroom.store.gc import find_garbage
+from stillroom.store.gc import find_garbage, using
+from stillroom.store.store import Store
 
 QUESTIONS = [
     {"question": "What is 2+2?", "reference": "4", "level": 1},
@@ -166,6 +167,36 @@ def test_gc_spares_what_a_run_under_way_has_made(tmp_path):
     )  # fmt: skip
     assert garbage == []
     assert len(list(work.store.artifacts())) == 2
+
+
+def stopped(store, name, *used):
+    """Stop a study that used some artifacts."""
+    with using(store, name) as use:
+        for step, key in used:
+            use(step, key)
+        raise KeyboardInterrupt
+
+
+def test_gc_spares_what_studies_used_and_trainings_that_were_submitted(tmp_path):
+    store = Store(tmp_path)
+    keys = [("answer", letter) for letter in "abcd"]
+    for step, key in keys:
+        store.path(step, key).mkdir(parents=True)
+    assert len(find_garbage(store).artifacts) == 4
+    with pytest.raises(KeyboardInterrupt):
+        stopped(store, "one", keys[0])
+    with using(store, "one") as use:
+        use(*keys[1])
+        use(*keys[1])
+        # Until the study is through, what its last run made is spared too.
+        assert [path.name for path in find_garbage(store).artifacts] == ["c", "d"]
+    with using(store, "two") as use:
+        use(*keys[2])
+    assert [path.name for path in find_garbage(store).artifacts] == ["a", "d"]
+    for name in ("student-a", "student-b"):
+        (store.root / "building" / name).mkdir(parents=True)
+    (store.root / "building" / "student-a" / "submitted").touch()
+    assert [path.name for path in find_garbage(store).unfinished] == ["student-b"]
 
 
 def test_kill_before_the_artifact_is_published_keeps_its_shards(kitchen, monkeypatch):

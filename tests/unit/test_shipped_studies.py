@@ -84,6 +84,13 @@ def test_a_stage_of_the_paper_is_planned_in_each_domain(stage, tmp_path, no_netw
         main(["plan", str(file), "--store", str(tmp_path / "store")])
         said = capsys.readouterr().out
         assert f"{3 * len(load_study(file).arms)} students to train" in said
+        # 7,578 attempts for each: all of the paper's eight but CodeForces, which nobody counted.
+        assert f"{7_578 * 3 * len(load_study(file).arms):,} attempts on benchmarks" in said
+        assert "those on codeforces are counted once the items are fetched" in " ".join(
+            said.split()
+        )
+        assert "calls, tokens unknown: give max_tokens" in said
+        assert "It would usually see a difference of" in said
 
 
 @pytest.mark.slow

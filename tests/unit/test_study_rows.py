@@ -1,6 +1,8 @@
 """Rows of a student: the same number for every arm, drawn by seed, nested, repeated on request."""
 
 import dataclasses
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from tests.fakes import FakeModel, FakeModels, echo
 from tests.kitchen import Kitchen
 
-from stillroom.errors import RecipeError
+from stillroom.errors import RecipeError, StoreError
 from stillroom.models.ledger import Ledger
 from stillroom.store.store import Store
 from stillroom.study.rows import Budget, draw
@@ -34,7 +36,7 @@ def tables(tmp_path_factory):
 
 
 def ids(drawn):
-    return drawn.copies["id"].to_list()
+    return drawn.copies()["id"].to_list()
 
 
 def test_as_many_rows_as_asked_for_by_seed(tables):
@@ -51,7 +53,7 @@ def test_as_many_rows_as_asked_for_by_seed(tables):
 @settings(max_examples=20)
 @given(st.integers(1, 90), st.integers(1, 90))
 def test_a_larger_budget_holds_a_smaller_one(tables, a, b):
-    small, large = (draw("a", tables, Budget(n, None, True), 0).copies for n in sorted((a, b)))
+    small, large = (draw("a", tables, Budget(n, None, True), 0).copies() for n in sorted((a, b)))
     both = small.join(large, on="id", how="left", suffix="_large")
     assert (both["copies"] <= both["copies_large"]).all()
     assert large["copies"].max() - large["copies"].min() <= 1
@@ -63,7 +65,7 @@ def test_too_few_rows_are_refused_unless_they_may_be_repeated(tables):
         draw("a", tables, Budget(31, None, False), 0)
     repeated = draw("a", tables, Budget(75, None, True), 0)
     assert repeated.rows == 75
-    assert sorted(repeated.copies["copies"].to_list()) == [2] * 15 + [3] * 15
+    assert sorted(repeated.copies()["copies"].to_list()) == [2] * 15 + [3] * 15
 
 
 def test_a_budget_of_tokens_is_met_by_the_row_that_crosses_it(tables):
@@ -103,7 +105,7 @@ def test_rows_are_written_with_their_repeats(tables, tmp_path):
     written = list(Job(tmp_path, tmp_path / "rows", {}, 0).examples())
     assert len(written) == 75
     narrow = tables["math"].scan("id", "question").collect()
-    wanted = narrow.join(drawn.copies, on="id")
+    wanted = narrow.join(drawn.copies(), on="id")
     counts = pl.Series([e.question for e in written]).value_counts()
     assert sum(counts["count"]) == wanted["copies"].sum()
 
@@ -116,7 +118,7 @@ def test_domains_that_draw_on_one_source_have_no_more_rows_than_asked_for(tmp_pa
         both = kitchen.run(recipe)
         drawn = draw("a", both, Budget(45, None, False), 0)
         drawn.write(tmp_path / "rows")
-    assert (drawn.there, drawn.rows, drawn.copies.height) == (60, 45, 45)
+    assert (drawn.there, drawn.rows, drawn.distinct) == (60, 45, 45)
     assert len(list(Job(tmp_path, tmp_path / "rows", {}, 0).examples())) == 45
 
 
@@ -157,5 +159,35 @@ def test_students_that_older_stores_name_by_their_tables_are_found(tables, tmp_p
 def test_a_student_is_named_by_the_rows_that_were_chosen(tables):
     # Else a student of other rows would be found in the store when the way of choosing changes.
     drawn = draw("a", tables, Budget(10, None, False), 0)
-    others = draw("a", tables, Budget(10, None, False), 1).copies
-    assert dataclasses.replace(drawn, copies=others).digest != drawn.digest
+    assert dataclasses.replace(drawn, seed=1).digest != drawn.digest
+
+
+def test_rows_are_read_once_in_a_store_for_their_name(tables, tmp_path, monkeypatch):
+    drawn = draw("a", tables, Budget(10, None, False), 0)
+    assert drawn.named(Store(tmp_path)) == drawn.digest
+    monkeypatch.setattr(type(drawn), "_parts", None)
+    again = draw("b", tables, Budget(10, None, False), 0)
+    assert again.named(Store(tmp_path)) == drawn.digest
+
+
+def test_rows_appear_whole_in_the_process_that_trains(tables, tmp_path, monkeypatch):
+    drawn = ForkingPickler.loads(
+        ForkingPickler.dumps(draw("a", tables, Budget(20, None, False), 0))
+    )
+    job = Job(tmp_path, Path(), {}, 0, write=drawn.write)
+
+    def torn(frame, path):
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pl.DataFrame, "write_parquet", torn)
+        with pytest.raises(StoreError, match="No space left"):
+            job.begun(tmp_path / "work")
+    assert not (tmp_path / "work" / "rows").exists()
+    begun = job.begun(tmp_path / "work")
+    assert begun.rows == tmp_path / "work" / "rows"
+    assert len(list(begun.examples())) == 20
+    # A submitted job that outlived its study may be reading them.
+    before = {p: p.stat().st_ino for p in begun.rows.iterdir()}
+    job.begun(tmp_path / "work")
+    assert {p: p.stat().st_ino for p in begun.rows.iterdir()} == before

@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
+from stillroom.models.spending import Limit, Purse
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -33,6 +35,29 @@ def runtime_options(function: F) -> F:
         show_default="cores", help="Processes for work on the CPU.",
     )(function)  # fmt: skip
     return store_option(function)
+
+
+def spending_options(function: F) -> F:
+    """Add the options that say what a run may buy, and whether to ask again."""
+    function = click.option(
+        "--budget", metavar="AMOUNT", default=None,
+        help="Stop before this run has spent more, such as 200usd or 5M-tokens.",
+    )(function)  # fmt: skip
+    return click.option(
+        "--retry-failed", is_flag=True, help="Ask again for answers that failed for good before.",
+    )(function)  # fmt: skip
+
+
+def parse_budget(budget: str | None) -> Purse:
+    """Read what a run may spend.
+
+    Raises:
+        click.BadParameter: If it is no amount.
+    """
+    try:
+        return Purse(None if budget is None else Limit.parse(budget))
+    except ValueError as error:
+        raise click.BadParameter(f"{error}.", param_hint="--budget") from None
 
 
 def sandbox_options(function: F) -> F:

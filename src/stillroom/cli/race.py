@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,10 +10,12 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
+from stillroom.cli.options import parse_budget
 from stillroom.cli.runtime import open_runtime
 from stillroom.cli.teller import Teller
 from stillroom.evaluate.grade import known_benchmark, names_of
 from stillroom.run.progress import duration
+from stillroom.store.gc import using
 from stillroom.study.form import Study
 from stillroom.study.laboratory import Laboratory
 from stillroom.study.race.run import Ran, recipes_of, run_race
@@ -27,6 +30,8 @@ def race(
     file: Path,
     out: Path,
     students: int | None,
+    retry_failed: bool,
+    budget: str | None,
     store_path: Path,
     models_path: Path | None,
     sources: tuple[str, ...],
@@ -39,6 +44,8 @@ def race(
         file: Where it was read from.
         out: Folder of the report.
         students: Students trained at a time.
+        retry_failed: Whether to ask again for answers that failed for good.
+        budget: What it may spend, if not anything.
         store_path: The store.
         models_path: Where models are.
         sources: Local copies of sources.
@@ -51,10 +58,13 @@ def race(
     names = names_of(exams)
     console = Console(highlight=False)
     every = [recipe for scale in recipes for recipe in scale.values()]
-    with open_runtime(store_path, every, models_path, sources, workers, names) as (store, rt):
+    with (
+        open_runtime(store_path, every, models_path, sources, workers, names) as (store, rt),
+        using(store, study.name) as use,
+    ):
         teller = Teller(console)
-
-        lab = Laboratory(store, rt, students, teller, file.parent)
+        rt = replace(rt, retry_failed=retry_failed, purse=parse_budget(budget))
+        lab = Laboratory(store, rt, students, teller, file.parent, use)
 
         def heard(ran: Ran) -> None:
             teller.stop()
@@ -95,14 +105,13 @@ def plan_rounds(study: Study, whole: StudyPlan, console: Console) -> None:
     """Print what the rounds of a race would do, below the plan of the full grid."""
     from stillroom.study.race.plan import SPREAD, plan_race
 
-    sizes = [known_benchmark(name).sat for name in study.benchmarks.develop]
-    known = [size for size in sizes if size is not None]
-    if len(known) < len(sizes):
+    if not whole.fewest:
         console.print(
             Text("That is the full grid. The rounds are planned once its benchmarks are fetched.")
         )
         return
-    plan = plan_race(study, known)
+    sizes = [known_benchmark(name).sat or whole.fewest for name in study.benchmarks.develop]
+    plan = plan_race(study, sizes)
     console.print(Text("That is the full grid. It is a race, in these rounds:"))
     grid = Grid(box=None, pad_edge=False)
     grid.add_column("")

@@ -8,11 +8,15 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from stillroom.cli.options import runtime_options, sandbox_options
+from stillroom.cli.options import (
+    parse_budget,
+    runtime_options,
+    sandbox_options,
+    spending_options,
+)
 from stillroom.cli.runtime import open_runtime
 from stillroom.cli.study import show_plan
 from stillroom.cli.tables import print_table
-from stillroom.models.spending import Limit, Purse
 from stillroom.recipe.load import read_recipe, recipe_text
 from stillroom.recipe.make import make, pilot
 from stillroom.recipe.make import plan as make_plan
@@ -27,11 +31,8 @@ from stillroom.study.load import is_search, is_study
     "--out", type=click.Path(path_type=Path), default=None,
     help="Folder of the dataset.  [default: datasets/<name>]",
 )  # fmt: skip
-@click.option("--retry-failed", is_flag=True,
-              help="Ask again for answers that failed for good before.")  # fmt: skip
 @click.option("--replay", is_flag=True, help="Buy nothing: only the ledger answers.")
-@click.option("--budget", metavar="AMOUNT", default=None,
-              help="Stop before this run has spent more, such as 200usd or 5M-tokens.")  # fmt: skip
+@spending_options
 @sandbox_options
 @runtime_options
 def run(
@@ -63,7 +64,7 @@ def run(
             rt,
             retry_failed=retry_failed,
             replay=replay,
-            purse=Purse(_limit(budget)),
+            purse=parse_budget(budget),
             sandbox=sandbox,
             allow_unsandboxed=allow_unsandboxed,
         )
@@ -121,13 +122,6 @@ def plan(
             console.print(Text(said), soft_wrap=True)
         planned = make_plan(loaded, store=store, rt=rt)
     _print_plan(planned, console)
-
-
-def _limit(budget: str | None) -> Limit | None:
-    try:
-        return None if budget is None else Limit.parse(budget)
-    except ValueError as error:
-        raise click.BadParameter(f"{error}.", param_hint="--budget") from None
 
 
 def _print_plan(planned: list[Planned], console: Console) -> None:

@@ -1,5 +1,6 @@
 """`search` and `promote`: winners go on, and held-out benchmarks are opened."""
 
+import dataclasses
 from pathlib import Path
 
 import click
@@ -7,12 +8,13 @@ import yaml
 from rich.console import Console
 from rich.text import Text
 
-from stillroom.cli.options import runtime_options
+from stillroom.cli.options import parse_budget, runtime_options, spending_options
 from stillroom.cli.runtime import open_runtime
 from stillroom.cli.study import need
 from stillroom.cli.teller import Teller
 from stillroom.errors import RecipeError
 from stillroom.evaluate.grade import names_of, title_of
+from stillroom.store.gc import using
 from stillroom.store.store import disk_errors, replace_text
 from stillroom.study.arms import arms_of, change, made_of, read_base
 from stillroom.study.laboratory import Laboratory
@@ -31,11 +33,14 @@ from stillroom.study.seals import Opening, open_seal
     "--students", type=click.IntRange(min=1), default=2, show_default=True,
     help="Students trained at a time, each in a process of its own.",
 )  # fmt: skip
+@spending_options
 @runtime_options
 def search(
     file: Path,
     out: Path | None,
     students: int,
+    retry_failed: bool,
+    budget: str | None,
     store_path: Path,
     models_path: Path | None,
     sources: tuple[str, ...],
@@ -58,12 +63,15 @@ def search(
     recipes = [recipe for _, arms in studies for recipe in arms.values()]
     names = names_of([exam for study, _ in studies for exam in study.benchmarks.exams()])
     folder = out or file.parent
-    with open_runtime(store_path, recipes, models_path, sources, workers, names) as (store, rt):
+    with (
+        open_runtime(store_path, recipes, models_path, sources, workers, names) as (store, rt),
+        using(store, f"search {file.resolve().parent.name}") as use,
+    ):
         teller = Teller(console)
+        rt = dataclasses.replace(rt, retry_failed=retry_failed, purse=parse_budget(budget))
+        lab = Laboratory(store, rt, students, teller, use=use)
         try:
-            stages = run_search(
-                loaded, Laboratory(store, rt, students, teller), beside=file.parent, out=folder
-            )
+            stages = run_search(loaded, lab, beside=file.parent, out=folder)
         finally:
             teller.stop()
     for stage in stages:
@@ -121,9 +129,12 @@ def promote(
     held = study.benchmarks.held_out
     pair = {name: recipes[name] for name in dict.fromkeys([study.control, arm])}
     exams = study.benchmarks.exams(held)
-    with open_runtime(
-        store_path, list(pair.values()), models_path, sources, workers, names_of(exams)
-    ) as (store, rt):
+    with (
+        open_runtime(
+            store_path, list(pair.values()), models_path, sources, workers, names_of(exams)
+        ) as (store, rt),
+        using(store, f"promotion {study.name}") as use,
+    ):
         made = made_of(study, pair)
         for name in map(title_of, held):
             before = open_seal(store, Opening(name, study.name, arm, made))
@@ -132,7 +143,7 @@ def promote(
         teller = Teller(console)
         try:
             small = study.model_copy(update={"arms": {n: study.arms[n] for n in pair}})
-            result = run(small, pair, exams, Laboratory(store, rt, 2, teller, file.parent))
+            result = run(small, pair, exams, Laboratory(store, rt, 2, teller, file.parent, use))
         finally:
             teller.stop()
     if len(pair) > 1 and not any(sat.failed for sat in result.sat):

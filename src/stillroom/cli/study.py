@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,14 +11,16 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from stillroom.cli.options import runtime_options
+from stillroom.cli.options import parse_budget, runtime_options, spending_options
 from stillroom.cli.runtime import open_runtime
 from stillroom.cli.tables import print_table
 from stillroom.cli.teller import Teller
 from stillroom.errors import SetupError
 from stillroom.evaluate.grade import known_benchmark, names_of
 from stillroom.recipe.form import Recipe
+from stillroom.run.planner import totals
 from stillroom.run.progress import duration
+from stillroom.store.gc import using
 from stillroom.study.arms import arms_of, read_base
 from stillroom.study.form import Study
 from stillroom.study.laboratory import Laboratory
@@ -39,11 +42,14 @@ if TYPE_CHECKING:
     help="Students trained at a time, each in a process of its own.  [default: one for each "
     "core of the trainer proxy, 1 of others]",
 )  # fmt: skip
+@spending_options
 @runtime_options
 def study(
     file: Path,
     out: Path | None,
     students: int | None,
+    retry_failed: bool,
+    budget: str | None,
     store_path: Path,
     models_path: Path | None,
     sources: tuple[str, ...],
@@ -52,7 +58,8 @@ def study(
     """Run the study in FILE: every arm, every seed, a student each; then write the report.
 
     What arms have in common is done once. A study with `race` drops arms that cannot win as it
-    goes. If it stops, however it stops, the same command goes on where it was.
+    goes. If it stops, however it stops, the same command goes on where it was, and students that
+    could not be trained are tried again.
     """
     need("scipy", "torch")
     from stillroom.study.mixing.run import run_mixing
@@ -68,11 +75,18 @@ def study(
     if isinstance(loaded, Study) and loaded.race:
         from stillroom.cli.race import race
 
-        race(loaded, file, folder, students, store_path, models_path, sources, workers)
+        race(
+            loaded, file, folder, students, retry_failed, budget, store_path, models_path, sources,
+            workers,
+        )  # fmt: skip
         return
-    with open_runtime(store_path, recipes, models_path, sources, workers, names) as (store, rt):
+    with (
+        open_runtime(store_path, recipes, models_path, sources, workers, names) as (store, rt),
+        using(store, loaded.name) as use,
+    ):
         listener = Teller(console)
-        lab = Laboratory(store, rt, students, listener, file.parent)
+        rt = replace(rt, retry_failed=retry_failed, purse=parse_budget(budget))
+        lab = Laboratory(store, rt, students, listener, file.parent, use)
         try:
             if isinstance(loaded, Study):
                 arms = arms_of(loaded, beside=file.parent)
@@ -138,31 +152,23 @@ def show_plan(
 def _print_plan(planned: StudyPlan, console: Console) -> None:
     grid = Grid(box=None, pad_edge=False)
     grid.add_column("")
-    for name in ("steps", "in the store", "calls to buy", "tokens", "USD"):
+    for name in ("steps", "in the store", "calls at most", "tokens", "USD"):
         grid.add_column(name, justify="right", no_wrap=True)
 
     def row(name: str, work: Work) -> None:
-        cells = (work.steps, work.cached, work.calls, work.tokens)
-        usd = f"{work.usd:,.2f}" if work.usd else ""
-        grid.add_row(Text(name), *(f"{cell:,}" for cell in cells), usd)
+        cells = [f"{cell:,}" for cell in (work.steps, work.cached, work.calls)]
+        tokens = "unknown" if work.tokens is None else f"{work.tokens:,}"
+        usd = "unknown" if work.usd is None else f"{work.usd:,.2f}" if work.usd else ""
+        grid.add_row(Text(name), *cells, tokens, usd)
 
     row("shared by arms", planned.shared)
     for arm, work in planned.arms.items():
         row(f"{arm} alone", work)
     row("if nothing were shared", planned.naive)
     print_table(grid, console)
-    attempts = "" if planned.attempts is None else f", {planned.attempts:,} attempts on benchmarks"
-    console.print(Text(f"{planned.students} students to train{attempts}."))
-    if planned.training is None:
-        console.print(Text("How long one trains is not known before one was trained here."))
-    else:
-        each, known = planned.training
-        console.print(
-            Text(
-                f"{duration(each)} of one device each, {duration(each * planned.students)} in all, "
-                f"as {known} of the kind took here."
-            )
-        )
+    for line in totals(planned.different):
+        console.print(Text(line), soft_wrap=True)
+    _print_students(planned, console)
     if not planned.compares:
         console.print(
             Text(
@@ -171,12 +177,33 @@ def _print_plan(planned: StudyPlan, console: Console) -> None:
             )
         )
     if planned.detectable is not None:
+        taken = ""
+        if planned.uncounted:
+            taken = f", with {planned.fewest} items for each that is not counted"
         console.print(
             Text(
                 f"It would usually see a difference of {100 * planned.detectable:.1f} points or "
-                "more, if students vary as small ones do (docs/statistics.md)."
+                f"more{taken}, if students vary as small ones do (docs/statistics.md)."
             )
         )
+
+
+def _print_students(planned: StudyPlan, console: Console) -> None:
+    attempts = f", {planned.attempts:,} attempts on benchmarks" if planned.attempts else ""
+    if planned.uncounted:
+        names = ", ".join(planned.uncounted)
+        attempts += f"; those on {names} are counted once the items are fetched"
+    console.print(Text(f"{planned.students} students to train{attempts}."))
+    if planned.training is None:
+        console.print(Text("How long one trains is not known before one was trained here."))
+        return
+    each, known = planned.training
+    console.print(
+        Text(
+            f"{duration(each)} of one device each, {duration(each * planned.students)} in all, "
+            f"as {known} of the kind took here."
+        )
+    )
 
 
 def need(*modules: str) -> None:

@@ -12,9 +12,10 @@ from stillroom.cli.options import store_option
 @click.option("--yes", is_flag=True, help="Free it; without this, only say what would go.")
 @store_option
 def gc(yes: bool, store_path: Path) -> None:
-    """Free artifacts that no recipe's last run used, and workshops where nobody works.
+    """Free artifacts that no last run of a recipe or study used, and workshops where nobody works.
 
-    Says what it would free; frees it with --yes. The ledger of paid answers always stays.
+    Says what it would free; frees it with --yes. The ledger of paid answers always stays, and so do
+    finished students.
     """
     from stillroom.store.gc import find_garbage, free, size_of
     from stillroom.store.store import Store

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from stillroom.errors import ModelError
 from stillroom.models.chat import ChatModel
-from stillroom.models.config import ModelsConfig, OpenAIEntry, StudentsEntry
+from stillroom.models.config import ModelsConfig, OpenAIEntry, Price, StudentsEntry
 from stillroom.models.local.checkpoint import can_run, opens_thinking
 from stillroom.models.supervise import Launch, Patience, Supervisor
 
@@ -58,6 +58,7 @@ def hosted(
                 served_name=launch.model,
                 concurrency=(models.students or _USUAL).concurrency,
                 starts_in_thinking=opens_thinking(folder),
+                price=Price(prompt=0.0, completion=0.0),
             )
             return ModelsConfig({name: served}).open(name)
 

@@ -63,6 +63,8 @@ class Runner:
         watcher: Hears of progress.
         remember: Told of each step as soon as it is there, so that `gc` spares it.
         built: All steps so far, in the order in which they ran.
+        tried: Keys of what this command built, maybe by other runners: with ``rt.retry_failed``,
+            what failed once more is not asked for again.
     """
 
     store: Store
@@ -70,18 +72,21 @@ class Runner:
     watcher: Watcher = field(default_factory=Watcher)
     remember: Callable[[Built], None] = lambda built: None
     built: list[Built] = field(default_factory=list)
+    tried: set[str] = field(default_factory=set)
 
     def __call__(self, path: str, step: Step, inputs: Sequence[At]) -> At:
         """Return the table after a step, from the store if it is there."""
         tables = [at.table for at in inputs]
         asked = ask(step, tables, self.rt)
         artifact = self.store.find(step.STEP, asked.key)
-        if artifact and self.rt.retry_failed and step.failed(artifact.manifest):
+        again = self.rt.retry_failed and asked.key not in self.tried
+        if artifact and again and step.failed(artifact.manifest):
             self.store.discard(artifact)
             artifact = None
         cached = artifact is not None
         if artifact is None:
             artifact = self._build(path, step, tables, asked)
+            self.tried.add(asked.key)
         built = Built(path, artifact, tuple(at.path for at in inputs), cached)
         self.built.append(built)
         self.remember(built)

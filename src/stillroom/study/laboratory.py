@@ -1,9 +1,10 @@
 """Where studies are run, and who hears of it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stillroom.run.runner import Watcher
+from stillroom.run.runner import Built, Runner, Watcher
 from stillroom.steps.base import Runtime
 from stillroom.store.store import Store
 from stillroom.study.result import Sat
@@ -23,6 +24,10 @@ class Listener:
     def trained(self, arm: str, seed: int, alumnus: Alumnus) -> None:
         """Hear that a student is there."""
 
+    def grading(self, name: str) -> Watcher:
+        """Return who hears of the sittings of one student, or of the base model."""
+        return Watcher()
+
     def graded(self, sat: Sat) -> None:
         """Hear the grades of a student."""
 
@@ -37,6 +42,9 @@ class Laboratory:
         students: Students trained at a time; what suits their trainer when None.
         listener: Hears of progress.
         beside: Folder in which files that the study names are looked up.
+        use: Told the step and key of each artifact as soon as it is there, so that `gc` spares it
+            (`stillroom.store.gc.using`).
+        tried: Keys of what was built here; see `stillroom.run.runner.Runner`.
     """
 
     store: Store
@@ -44,3 +52,18 @@ class Laboratory:
     students: int | None = None
     listener: Listener = field(default_factory=Listener)
     beside: Path = Path()
+    use: Callable[[str, str], None] = lambda step, key: None
+    tried: set[str] = field(default_factory=set)
+
+    def runner(
+        self, *, graded: list[Built] | None = None, watcher: Watcher | None = None
+    ) -> Runner:
+        """Return what runs steps here; it adds them to ``graded``, for their cost."""
+
+        def remember(built: Built) -> None:
+            self.use(built.artifact.manifest.step, built.artifact.manifest.key)
+            if graded is not None:
+                graded.append(built)
+
+        watcher = watcher or Watcher()
+        return Runner(self.store, self.rt, watcher, remember, tried=self.tried)

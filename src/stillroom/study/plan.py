@@ -1,7 +1,8 @@
 """What a study would do: what arms share, what is there, and what it could see."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from stillroom.evaluate.grade import Exam
 from stillroom.recipe.form import Recipe
@@ -26,26 +27,39 @@ class Work:
         steps: Steps.
         cached: Of these, steps that are in the store.
         calls: Completions to buy, at most.
-        tokens: Completion tokens to expect of them, as far as known.
-        usd: Their price, as far as known.
+        tokens: Completion tokens to expect of them; None where those of some are not known.
+        usd: Their price; None where that of some is not known.
     """
 
     steps: int = 0
     cached: int = 0
     calls: int = 0
-    tokens: int = 0
-    usd: float = 0.0
+    tokens: int | None = 0
+    usd: float | None = 0.0
 
     def plus(self, planned: Planned) -> "Work":
         """Add a step."""
-        calls = planned.calls
-        return Work(
-            self.steps + 1,
-            self.cached + (planned.state == "cached"),
-            self.calls + (calls.missing if calls else 0),
-            self.tokens + ((calls.tokens or 0) if calls else 0),
-            self.usd + ((calls.usd or 0.0) if calls else 0.0),
+        found = replace(
+            self, steps=self.steps + 1, cached=self.cached + (planned.state == "cached")
         )
+        calls = planned.calls
+        while calls is not None:
+            if calls.missing:
+                found = replace(
+                    found,
+                    calls=found.calls + calls.missing,
+                    tokens=_sum(found.tokens, calls.tokens if calls.unit == "calls" else 0),
+                    usd=_sum(found.usd, calls.usd),
+                )
+            calls = calls.also
+        return found
+
+
+Number = TypeVar("Number", int, float)
+
+
+def _sum(one: Number | None, other: Number | None) -> Number | None:
+    return None if one is None or other is None else one + other
 
 
 @dataclass(frozen=True)
@@ -59,11 +73,15 @@ class StudyPlan:
         students: Students to train.
         training: Device seconds that such a student took before in this store, and how many there
             were; None if there was none.
-        attempts: Attempts on benchmarks that students would make.
-        detectable: The smallest difference that the study would probably see, 0 to 1; None where a
-            benchmark's size is not known before it is fetched, and where no arms are compared.
+        attempts: Attempts on benchmarks that students would make, without those of ``uncounted``.
+        uncounted: Benchmarks whose items are not known before they are fetched.
+        detectable: The smallest difference that the study would probably see, 0 to 1; None where no
+            benchmark's items are known, and where no arms are compared.
+        fewest: Items that each of ``uncounted`` is taken to have for that: as many as the smallest
+            of the others.
         compares: Whether arms are compared with each other.
         planned: Arm and seed to the plan of its steps.
+        different: Every step once, whichever arms it is for.
     """
 
     arms: Mapping[str, Work]
@@ -71,10 +89,13 @@ class StudyPlan:
     naive: Work
     students: int
     training: tuple[float, int] | None
-    attempts: int | None
+    attempts: int
+    uncounted: Sequence[str]
     detectable: float | None
+    fewest: int
     compares: bool
     planned: Mapping[tuple[str, int], Sequence[Planned]]
+    different: Sequence[Planned]
 
 
 def plan_study(
@@ -118,11 +139,10 @@ def plan_study(
         else:
             (arm,) = owners[name]
             arms[arm] = arms[arm].plus(one)
-    sizes = [size for _, size in exams]
-    known = [size for size in sizes if size is not None]
+    known = [size for _, size in exams if size is not None]
+    fewest = min(known, default=0)
     students = len(recipes) * study.seeds
     compares = not isinstance(study, RandomMixtures)
-    attempts = sum(exam.repeats * size * students for exam, size in exams if size is not None)
     return StudyPlan(
         arms=arms,
         shared=shared,
@@ -131,14 +151,17 @@ def plan_study(
         training=usual_seconds(
             store, study.student.trainer, study.student.model, settings_of(study.student)
         ),
-        attempts=attempts if len(known) == len(sizes) else None,
+        attempts=sum(exam.repeats * size * students for exam, size in exams if size is not None),
+        uncounted=[exam.name for exam, size in exams if size is None],
         detectable=(
-            detectable(known, study.seeds, arms=len(recipes))
-            if compares and len(known) == len(sizes)
+            detectable([size or fewest for _, size in exams], study.seeds, arms=len(recipes))
+            if compares and known
             else None
         ),
+        fewest=fewest,
         compares=compares,
         planned=planned,
+        different=list(steps.values()),
     )
 
 

@@ -17,7 +17,7 @@ from functools import partial
 from stillroom.evaluate.grade import Exam, title_of
 from stillroom.recipe.form import Recipe
 from stillroom.recipe.pipeline import walk
-from stillroom.run.runner import Built, Runner
+from stillroom.run.runner import Built
 from stillroom.store.table import Table
 from stillroom.study.arms import replicate
 from stillroom.study.form import Study
@@ -60,7 +60,7 @@ def run(
     drawn: dict[tuple[str, int], Drawn] = {}
     for seed in range(study.seeds):
         for arm, recipe in recipes.items():
-            runner = Runner(lab.store, lab.rt, lab.listener.step(arm, seed))
+            runner = lab.runner(watcher=lab.listener.step(arm, seed))
             ends = walk(replicate(recipe, seed), runner)
             built[arm, seed] = runner.built
             tables: dict[str, Table] = {domain: at.table for domain, at in ends.items()}
@@ -76,7 +76,8 @@ def run(
     for place, rows in drawn.items():
         arm, seed = place
         key = keys[place]
-        about = Sat(arm, seed, key, rows.there, rows.rows, rows.copies.height, rows.digest)
+        shown = rows.named(lab.store)
+        about = Sat(arm, seed, key, rows.there, rows.rows, rows.distinct, shown)
         if key in failures:
             one = dataclasses.replace(about, failed=failures[key])
         else:

@@ -10,7 +10,7 @@ import polars as pl
 from stillroom.errors import RecipeError
 from stillroom.evaluate.grade import Exam, Grades, grade
 from stillroom.evaluate.hosting import hosted, launch_of
-from stillroom.run.runner import At, Built, Runner
+from stillroom.run.runner import At, Built
 from stillroom.steps.answer.answer import Answer
 from stillroom.steps.base import ModelSpec
 from stillroom.store.digest import column_digest, value_digest
@@ -30,7 +30,7 @@ def read_items(exams: Sequence[Exam], model: str, lab: Laboratory) -> None:
     """
     for exam in exams:
         items, *_ = exam.steps(model)
-        at = Runner(lab.store, lab.rt)(f"items.{exam.name}", items, [])
+        at = lab.runner()(f"items.{exam.name}", items, [])
         if at.table.height < 2:
             raise RecipeError(
                 f"benchmarks: {exam.name} has {at.table.height} item; expected 2 or more, because "
@@ -50,13 +50,21 @@ def sit(
     with hosted(
         lab.rt.models, name, lambda: folder_of(where), lab.store.root / "serving"
     ) as models:
-        rt = dataclasses.replace(lab.rt, models=models)
-        return {
-            exam.name: grade(
-                exam, name, Runner(lab.store, rt, remember=graded.append), f"{path}.{exam.name}"
-            )
-            for exam in exams
-        }
+        here = dataclasses.replace(lab, rt=dataclasses.replace(lab.rt, models=models))
+        return _grade(name, exams, here, path, graded)
+
+
+def _grade(
+    name: str, exams: Sequence[Exam], lab: Laboratory, path: str, graded: list[Built]
+) -> dict[str, Grades]:
+    """Let a model that can be asked sit all exams."""
+    watcher = lab.listener.grading(path)
+    return {
+        exam.name: grade(
+            exam, name, lab.runner(graded=graded, watcher=watcher), f"{path}.{exam.name}"
+        )
+        for exam in exams
+    }
 
 
 def references_of(
@@ -88,7 +96,7 @@ def _right_answers(
     The question is what students are asked, with the words that the exam puts around it.
     """
     at: list[At] = []
-    runner = Runner(lab.store, lab.rt, remember=graded.append)
+    runner = lab.runner(graded=graded)
     items, _, verify = exam.steps(references.name)
     answer = Answer(model=references, prefix=exam.prefix, suffix=exam.suffix)
     for step in (items, answer, verify):
@@ -133,8 +141,7 @@ def sit_base(
     models = lab.rt.models
     here = isinstance(base, Path) and launch_of(base, models.students) is None
     if here or (isinstance(base, Pinned) and model in models.known()):
-        runner = Runner(lab.store, lab.rt, remember=graded.append)
-        grades = {exam.name: grade(exam, model, runner, f"base.{exam.name}") for exam in exams}
+        grades = _grade(model, exams, lab, "base", graded)
     else:
         grades = sit(model, base, exams, lab, "base", graded)
     sat = Sat(model, 0, None, grades=grades)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -29,6 +28,7 @@ from stillroom.train.trainer import (
     Pinned,
     Student,
     TrainingFailed,
+    being_trained,
     find,
     folder_of,
     train,
@@ -68,7 +68,7 @@ def key_of(rows: Drawn, seed: int, named: Callable[[str, int], str], store: Stor
         store: Where students are kept.
     """
     older = named(rows.tables_digest, seed)
-    return named(rows.digest, seed) if find(store, older) is None else older
+    return named(rows.named(store), seed) if find(store, older) is None else older
 
 
 def train_students(
@@ -93,16 +93,19 @@ def train_students(
     lab.listener.training(len(todo), len(alumni))
     if not todo:
         return alumni, failures
+    if being_trained(lab.store, next(iter(todo))):
+        # By another study of the same students: behind it, this one would only wait.
+        half = len(todo) // 2
+        todo = dict([*list(todo.items())[half:], *list(todo.items())[:half]])
 
     folder = folder_of(base)
     check_hosting(study, folder, lab)
 
     def jobs() -> Iterator[tuple[str, tuple[Any, ...]]]:
         for key, at in todo.items():
-            rows = lab.store.root / "building" / f"rows-{key}"
-            drawn[at].write(rows)
-            job = Job(folder, rows, settings, at[1])
-            about = {"trainer": student.trainer, "base": student.model, "rows": drawn[at].digest}
+            job = Job(folder, Path(), settings, at[1], write=drawn[at].write)
+            rows = drawn[at].named(lab.store)
+            about = {"trainer": student.trainer, "base": student.model, "rows": rows}
             if student.revision:
                 about["revision"] = student.revision
             yield key, (lab.store.root, key, student.trainer, job, about)
@@ -216,15 +219,9 @@ def _use_devices(own: SimpleQueue[str]) -> None:
 
 
 def _train_one(root: Path, key: str, trainer: str, job: Job, about: Mapping[str, Any]) -> Alumnus:
-    alumnus = train(Store(root), key, trainer_of(trainer), job, about)
-    shutil.rmtree(job.rows, ignore_errors=True)
-    return alumnus
+    return train(Store(root), key, trainer_of(trainer), job, about)
 
 
 def _train_group(group: Sequence[tuple[Any, ...]]) -> dict[str, Alumnus | TrainingFailed]:
     members = {key: (job, about) for _, key, _, job, about in group}
-    found = train_group(Store(group[0][0]), Proxy(), members)
-    for key, outcome in found.items():
-        if isinstance(outcome, Alumnus):
-            shutil.rmtree(members[key][0].rows, ignore_errors=True)
-    return found
+    return train_group(Store(group[0][0]), Proxy(), members)

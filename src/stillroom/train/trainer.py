@@ -85,6 +85,8 @@ class Job:
         folder: Work folder; a killed run left its checkpoints here. The finished model goes to
             ``folder / "model"``.
         report: Called with progress, 0 to 1, and the last loss.
+        write: Writes the rows into a folder that it makes, when training begins: a study has
+            hundreds of students, and rows of each take gigabytes. None if they are in ``rows``.
     """
 
     base: Path
@@ -93,6 +95,14 @@ class Job:
     seed: int
     folder: Path = Path()
     report: Callable[[float, float], None] = _silent
+    write: Callable[[Path], None] | None = None
+
+    def begun(self, folder: Path) -> Job:
+        """Return the job with a work folder, and with its rows there if nobody wrote them yet."""
+        if self.write is None:
+            return replace(self, folder=folder)
+        self.write(folder / "rows")
+        return replace(self, folder=folder, rows=folder / "rows")
 
     def examples(self) -> Iterator[Example]:
         """Read the rows in order, part by part."""
@@ -330,7 +340,7 @@ def train(store: Store, key: str, trainer: Trainer, job: Job, about: Mapping[str
         folder = _work_folder(store, key)
         with disk_errors(folder):
             started = time.monotonic()
-            trained = trainer.train(replace(job, folder=folder))
+            trained = trainer.train(job.begun(folder))
             return _publish(store, key, trained, time.monotonic() - started, job, about)
 
 
@@ -369,7 +379,7 @@ def train_group(
                 found[key] = done
         todo = [key for key in members if key not in found]
         with disk_errors(store.root / "building"):
-            jobs = [replace(members[key][0], folder=_work_folder(store, key)) for key in todo]
+            jobs = [members[key][0].begun(_work_folder(store, key)) for key in todo]
             started = time.monotonic()
             outcomes = trainer.train_many(jobs) if jobs else []
             seconds = (time.monotonic() - started) / max(1, len(jobs))
@@ -379,6 +389,20 @@ def train_group(
                 else:
                     found[key] = _publish(store, key, outcome, seconds, *members[key])
     return found
+
+
+def being_trained(store: Store, key: str) -> bool:
+    """Tell whether some process trains a student right now."""
+    try:
+        handle = _lock(store, key).open("r")
+    except FileNotFoundError:
+        return False
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def _lock(store: Store, key: str) -> Path:

@@ -33,6 +33,9 @@ class Point:
 def curves_svg(title: str, unit: str, curves: Mapping[str, Sequence[Point]]) -> str:
     """Draw a line for each arm over a logarithmic axis of sizes.
 
+    Of more arms than there are colours, those are named and drawn with intervals that got farthest
+    and are best there; the others are grey.
+
     Args:
         title: What is shown, with its unit.
         unit: What sizes count, such as ``rows``.
@@ -65,9 +68,22 @@ def curves_svg(title: str, unit: str, curves: Mapping[str, Sequence[Point]]) -> 
         parts.append(text(x(size), TOP + height + 18, f"{size:,.0f}", anchor="middle"))
     parts.append(text(LEFT + width / 2, TOP + height + 38, unit, anchor="middle"))
     ends: list[tuple[float, str, str]] = []
-    for number, (arm, curve) in enumerate(curves.items()):
-        ink = COLOURS[number % len(COLOURS)]
-        shift = 5 * (number - (len(curves) - 1) / 2)
+    first = sorted(curves, key=lambda arm: (curves[arm][-1].size, curves[arm][-1].value))
+    named = [arm for arm in curves if arm in first[-len(COLOURS) :]]
+    rest = [arm for arm in curves if arm not in named]
+    for arm in rest:
+        dots = "".join(
+            f'<circle cx="{x(p.size)}" cy="{y(p.value)}" r="2" fill="{INK}"/>' for p in curves[arm]
+        )
+        path = " ".join(f"{x(p.size)},{y(p.value)}" for p in curves[arm])
+        grey = f'<polyline points="{path}" fill="none" stroke="{GRID}" stroke-width="1.5"/>{dots}'
+        parts.append(f"<g><title>{escape(arm)}</title>{grey}</g>")
+    if rest:
+        ends.append((TOP + height, f"{len(rest)} others", INK))
+    for number, arm in enumerate(named):
+        curve = curves[arm]
+        ink = COLOURS[number]
+        shift = 5 * (number - (len(named) - 1) / 2)
         path = " ".join(f"{x(p.size, shift)},{y(p.value)}" for p in curve)
         drawn = [f'<polyline points="{path}" fill="none" stroke="{ink}" stroke-width="2"/>']
         for p in curve:

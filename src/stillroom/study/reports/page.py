@@ -14,6 +14,9 @@ from pathlib import Path
 
 from stillroom.store.store import disk_errors, replace_text
 
+UP, DOWN = "▲", "▼"
+"""End a cell that says better or worse."""
+
 
 @dataclass(frozen=True)
 class Block:
@@ -90,18 +93,31 @@ STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;"
     "color-scheme:light dark}table{border-collapse:collapse;font-size:14px}"
     "td,th{padding:.25rem .6rem;border-bottom:1px solid #6e778144;text-align:left;"
-    "vertical-align:top;min-width:2.5rem}td:last-child{overflow-wrap:anywhere}"
-    "svg{max-width:100%;height:auto}"
+    "vertical-align:top;min-width:2.5rem}td:first-child{min-width:8rem}"
+    "td:last-child{overflow-wrap:anywhere}"
+    "li,p{overflow-wrap:anywhere}.wide{overflow-x:auto}.wide svg{min-width:40rem}"
+    "svg{max-width:100%;height:auto}.up{color:#2f9e5b}.down{color:#d9822b}"
+    "nav{columns:14rem;font-size:14px}nav a{display:block}"
 )
+
+LONG = 12
+"""Headings from which on a page begins with links to them."""
+
+# A part that scrolls sideways by itself, by touch and by keyboard, so that the page does not.
+_WIDE = '<div class="wide" tabindex="0" role="region" aria-label="{}">'
 
 
 def html(title: str, blocks: Sequence[Block]) -> str:
     """Write blocks as one page that loads nothing."""
     parts = []
+    heading = title
     for number, block in enumerate(blocks):
         if block.heading is not None:
+            heading = block.heading
             tag = "h1" if number == 0 else "h2"
-            parts.append(f"<{tag}>{escape(block.heading)}</{tag}>")
+            parts.append(f'<{tag} id="part-{number}">{escape(block.heading)}</{tag}>')
+            if number == 0:
+                parts.append(_contents(blocks))
         elif block.text is not None:
             parts.append(f"<p>{escape(block.text)}</p>")
         elif block.points is not None:
@@ -110,12 +126,13 @@ def html(title: str, blocks: Sequence[Block]) -> str:
         elif block.table is not None:
             header, rows = block.table
             head = "".join(f"<th>{escape(c)}</th>" for c in header)
-            body = "".join(
-                "<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>\n" for row in rows
+            body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>\n" for row in rows)
+            parts.append(
+                f"{_WIDE.format(escape(heading))}<table><thead><tr>{head}</tr></thead><tbody>\n"
+                f"{body}</tbody></table></div>"
             )
-            parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>")
         elif block.plot is not None:
-            parts.append(block.plot[1])
+            parts.append(f"{_WIDE.format(escape(heading))}{block.plot[1]}</div>")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -125,3 +142,18 @@ def html(title: str, blocks: Sequence[Block]) -> str:
         + "\n".join(parts)
         + "\n</body></html>\n"
     )
+
+
+def _cell(text: str) -> str:
+    """Write a cell; marks of better and worse are coloured as in plots."""
+    side = {UP: ' class="up"', DOWN: ' class="down"'}.get(text[-1:], "")
+    return f"<td{side}>{escape(text)}</td>"
+
+
+def _contents(blocks: Sequence[Block]) -> str:
+    """Link to the parts of a long page."""
+    parts = [(n, b.heading) for n, b in enumerate(blocks) if b.heading is not None][1:]
+    if len(parts) < LONG:
+        return ""
+    links = "".join(f'<a href="#part-{n}">{escape(heading)}</a>' for n, heading in parts)
+    return f'<nav aria-label="Contents">{links}</nav>'
