@@ -17,6 +17,7 @@ from stillroom.study.statistics import (
     decision_accuracy,
     detectable,
     differences,
+    foretold,
     holm,
     majority,
     not_worse,
@@ -219,6 +220,25 @@ def test_a_simulated_study_sees_the_detectable_difference_as_often_as_planned(ar
         table[1] += least
         seen += differences(outcomes(table))[0].verdict() == 1
     assert 0.75 <= seen / 400 <= 0.86
+
+
+def test_the_error_with_more_seeds_is_foretold():
+    """By studies of 4 seeds, on average, what studies of 12 seeds then have."""
+    rng = np.random.default_rng(7)
+
+    def run(seeds):
+        taste = rng.normal(0.5, 0.15, (3, 1, 200))
+        training = rng.normal(0, 0.02, (3, seeds, 1))
+        return outcomes(taste + training + rng.normal(0, 0.3, (3, seeds, 200)))
+
+    small = [run(4) for _ in range(200)]
+    own = [differences(one)[0].estimate.se for one in small]
+    assert np.mean([foretold(one, 4).se for one in small]) == pytest.approx(np.mean(own), rel=0.02)
+    later = [differences(run(12))[0].estimate.se for _ in range(200)]
+    assert np.mean([foretold(one, 12).se for one in small]) == pytest.approx(
+        np.mean(later), rel=0.04
+    )
+    assert foretold(small[0], 12).half(0.95) < foretold(small[0], 4).half(0.95)
 
 
 def test_more_questions_seeds_and_fewer_arms_see_more():

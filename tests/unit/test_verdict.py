@@ -1,9 +1,13 @@
 """What is said of a difference follows from its numbers, and claims nothing more."""
 
+import re
+
+import numpy as np
 import pytest
 
-from stillroom.study.reports.verdict import sentence
-from stillroom.study.statistics import Difference, Estimate
+from stillroom.study.form import Study
+from stillroom.study.reports.verdict import reach, sentence, verdict, with_more
+from stillroom.study.statistics import Difference, Estimate, Outcomes
 
 
 def difference(value, half, p):
@@ -33,3 +37,31 @@ def difference(value, half, p):
 )  # fmt: skip
 def test_sentence(found, matters, said):
     assert sentence(found, "old", matters=matters) == said
+
+
+def test_a_reach_says_what_more_seeds_would_see():
+    assert with_more(3) == [3, 5, 10]
+    assert with_more(1) == [3, 5]
+    assert with_more(20) == [20]
+    assert reach({3: 0.051, 5: 0.037}) == "5.1 points or more (with 5 seeds 3.7)"
+    assert reach({20: 0.03}) == "3.0 points or more"
+
+
+def test_no_difference_comes_with_what_students_so_noisy_can_show():
+    study = Study(
+        question="?", base="b", rows=1, arms={"old": {}, "new": {"math.take": 1}}, seeds=3,
+        student={"model": "m"}, benchmarks="x",
+    )  # fmt: skip
+    rng = np.random.default_rng(1)
+    said = []
+    for noise in (0.01, 0.05):
+        table = rng.uniform(0.4, 0.6, 300) + rng.normal(0, noise, (2, 3, 1))
+        found = Outcomes(("old", "new"), (0, 1, 2), {"x": table}, {"x": np.zeros(2)})
+        *_, last = verdict(study, found)
+        assert last.startswith("With students as noisy as these, a study of this size usually sees")
+        said.append(float(re.search(r"sees (\S+) points or more", last)[1]))
+    assert said[1] > 2 * said[0]
+    (*_, one) = verdict(
+        study, Outcomes(("old", "new"), (0,), {"x": table[:, :1]}, {"x": np.zeros(2)})
+    )
+    assert one.startswith("One seed was run")

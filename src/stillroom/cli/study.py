@@ -176,14 +176,19 @@ def _print_plan(planned: StudyPlan, console: Console) -> None:
                 "proposes weights (docs/search.md)."
             )
         )
-    if planned.detectable is not None:
+    if planned.seen:
+        from stillroom.study.reports.verdict import reach
+
+        seeds = len({seed for _, seed in planned.planned})
+        least = next(iter(planned.seen))
+        it = "It" if seeds > 1 else f"One seed does not show what training varies. With {least} it"
         taken = ""
         if planned.uncounted:
             taken = f", with {planned.fewest} items for each that is not counted"
         console.print(
             Text(
-                f"It would usually see a difference of {100 * planned.detectable:.1f} points or "
-                f"more{taken}, if students vary as small ones do (docs/statistics.md)."
+                f"{it} would usually see a difference of {reach(planned.seen)}{taken}, if students "
+                "vary as small ones do (docs/statistics.md)."
             )
         )
 

@@ -14,6 +14,7 @@ from stillroom.store.store import Store
 from stillroom.study.arms import replicate
 from stillroom.study.form import Study
 from stillroom.study.mixing.run import RandomMixtures
+from stillroom.study.reports.verdict import with_more
 from stillroom.study.statistics import detectable
 from stillroom.study.students import settings_of
 from stillroom.train.trainer import usual_seconds
@@ -75,8 +76,9 @@ class StudyPlan:
             were; None if there was none.
         attempts: Attempts on benchmarks that students would make, without those of ``uncounted``.
         uncounted: Benchmarks whose items are not known before they are fetched.
-        detectable: The smallest difference that the study would probably see, 0 to 1; None where no
-            benchmark's items are known, and where no arms are compared.
+        seen: Number of seeds to the smallest difference that would probably be seen, 0 to 1; first
+            the study's own, unless it has one, which shows no noise. Empty where no benchmark's
+            items are known, and where no arms are compared.
         fewest: Items that each of ``uncounted`` is taken to have for that: as many as the smallest
             of the others.
         compares: Whether arms are compared with each other.
@@ -91,7 +93,7 @@ class StudyPlan:
     training: tuple[float, int] | None
     attempts: int
     uncounted: Sequence[str]
-    detectable: float | None
+    seen: Mapping[int, float]
     fewest: int
     compares: bool
     planned: Mapping[tuple[str, int], Sequence[Planned]]
@@ -153,11 +155,11 @@ def plan_study(
         ),
         attempts=sum(exam.repeats * size * students for exam, size in exams if size is not None),
         uncounted=[exam.name for exam, size in exams if size is None],
-        detectable=(
-            detectable([size or fewest for _, size in exams], study.seeds, arms=len(recipes))
+        seen={
+            n: detectable([size or fewest for _, size in exams], n, arms=len(recipes))
+            for n in with_more(study.seeds)
             if compares and known
-            else None
-        ),
+        },
         fewest=fewest,
         compares=compares,
         planned=planned,

@@ -446,10 +446,22 @@ def detectable(
         ValueError: As `foreseen`.
     """
     error = foreseen(questions, seeds, arms=arms, question_sd=question_sd, seed_sd=seed_sd)
+    return seen_through(error, arms=arms, power=power, level=level)
+
+
+def seen_through(error: Error, *, arms: int = 2, power: float = 0.8, level: float = 0.05) -> float:
+    """Return the smallest true difference that is probably seen, 0 to 1.
+
+    Args:
+        error: Of a difference, of questions first and then of training.
+        arms: As in `detectable`.
+        power: As in `detectable`.
+        level: As in `detectable`.
+    """
     own = 1 - level / (arms - 1)
     # The estimate of the training noise is itself a matter of luck, and the interval with it.
     halves = [error.half(own)]
-    if seeds > 1:
+    if len(error.parts) > 1:
         asked, training = error.parts
         draws = stats.chi2.ppf((np.arange(200) + 0.5) / 200, training.df) / training.df
         lucky = [Part(training.variance * float(draw), training.df) for draw in draws]
@@ -459,6 +471,34 @@ def detectable(
         return float(special.ndtr((difference - np.array(halves)) / error.se).mean())
 
     return float(optimize.brentq(lambda d: seen(d) - power, 0.0, max(halves) + 10 * error.se))
+
+
+def foretold(outcomes: Outcomes, seeds: int) -> Error:
+    """Return the error that a difference to the control would have with other seeds.
+
+    Training, sampling and questions are as noisy as these outcomes show, in the mean over arms.
+
+    Args:
+        outcomes: Of two arms or more, and two seeds or more.
+        seeds: Seeds of each arm, 2 or more.
+    """
+    pairs = _Pairs.of(_tables(outcomes, None))
+    errors = [pairs.between(k, 0)[1] for k in range(1, len(outcomes.arms))]
+    asked, training = (
+        Part(sum(e.parts[i].variance for e in errors) / len(errors), errors[0].parts[i].df)
+        for i in (0, 1)
+    )
+    sampled = 2 * pairs.sampling / seeds
+    return Error(
+        (
+            asked,
+            Part(
+                training.variance * len(outcomes.seeds) / seeds,
+                (len(outcomes.arms) - 1) * (seeds - 1),
+            ),
+        ),
+        Part(asked.variance + sampled, asked.df),
+    )
 
 
 def foreseen(

@@ -1,7 +1,16 @@
 """What a study found, in words."""
 
+from collections.abc import Mapping
+
 from stillroom.study.form import Study
-from stillroom.study.statistics import Difference, Outcomes, detectable, differences, not_worse
+from stillroom.study.statistics import (
+    Difference,
+    Outcomes,
+    differences,
+    foretold,
+    not_worse,
+    seen_through,
+)
 
 
 def points(share: float) -> str:
@@ -17,6 +26,24 @@ def interval(low: float, high: float) -> str:
 def times(n: int) -> str:
     """Say how often something happened."""
     return {1: "once", 2: "twice"}.get(n, f"{n} times")
+
+
+def with_more(seeds: int) -> list[int]:
+    """Return numbers of seeds to say the worth of: these, if they show any noise, and two more."""
+    more = [n for n in (3, 5, 10, 20) if n > seeds][:2]
+    return more if seeds == 1 else [seeds, *more]
+
+
+def reach(seen: Mapping[int, float]) -> str:
+    """Say which differences a study sees, and which it would see with more seeds.
+
+    Args:
+        seen: Number of seeds to the smallest difference that is usually seen, 0 to 1; the first is
+            what is talked of.
+    """
+    here, *others = seen
+    more = ", ".join(f"with {n} seeds {points(seen[n])}" for n in others)
+    return f"{points(seen[here])} points or more" + (f" ({more})" if more else "")
 
 
 def sentence(difference: Difference, control: str, *, matters: float = 0.0) -> str:
@@ -57,15 +84,17 @@ def verdict(study: Study, outcomes: Outcomes) -> list[str]:
         said.append(f"{best} is the best arm of {len(outcomes.arms)}.")
     else:
         said.append(f"{best} has the highest mean; not told apart from it: {', '.join(tied)}.")
-    questions = [table.shape[2] for table in outcomes.means.values()]
     if len(outcomes.seeds) == 1:
         said.append(
             "One seed was run, so the noise of training is unmeasured and every interval is too "
             "narrow."
         )
-    if not any(d.verdict() for d in pooled):
-        least = detectable(questions, len(outcomes.seeds), arms=len(outcomes.arms))
+    elif not any(d.verdict() for d in pooled):
+        seen = {
+            n: seen_through(foretold(outcomes, n), arms=len(outcomes.arms))
+            for n in with_more(len(outcomes.seeds))
+        }
         said.append(
-            f"A study of this size usually sees differences of {points(least)} points or more."
+            f"With students as noisy as these, a study of this size usually sees {reach(seen)}."
         )
     return said
