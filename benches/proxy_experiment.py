@@ -26,7 +26,8 @@ from tokenizers import Tokenizer
 from stillroom.families import FAMILIES, LEVELS, Problem, problem, stream
 from stillroom.models.chat import Completion
 from stillroom.models.local.engine import LocalModel
-from stillroom.train.loop import TokenRow, TrainSettings, train
+from stillroom.train.batches import TokenRow
+from stillroom.train.loop import TrainSettings, train
 from stillroom.train.model import load_model
 
 EMBEDDED = Path(__file__).parents[1] / "src/stillroom/models/embedded"

@@ -43,7 +43,8 @@ from stillroom.families import (
 from stillroom.families.styles import BRIEF, CAREFUL, PLAN
 from stillroom.models.chat import Completion, Failure, Message, Request, Sampling
 from stillroom.models.local.engine import LocalModel
-from stillroom.train.loop import TokenRow, TrainSettings, train
+from stillroom.train.batches import TokenRow
+from stillroom.train.loop import TrainSettings, train
 from stillroom.train.model import ModelConfig, Qwen2, load_model, save_weights
 
 END_OF_TEXT, TURN, END_OF_TURN = "<|endoftext|>", "<|im_start|>", "<|im_end|>"

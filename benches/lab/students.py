@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def prepare(folder: Path) -> None:
 
 def read(folder: Path, name: str) -> list[Any]:
     """Read what `prepare` wrote."""
-    from stillroom.train.loop import TokenRow
+    from stillroom.train.batches import TokenRow
 
     return [TokenRow(*row) for row in json.loads((folder / f"{name}.json").read_text())]
 
@@ -103,7 +104,7 @@ def loss_of(model: Any, rows: list[Any]) -> float:
     """Return the mean loss per learnt token of held-out rows, in float32."""
     import torch
 
-    from stillroom.train.loop import causal_bias
+    from stillroom.train.batches import causal_bias
 
     total, count = 0.0, 0
     with torch.inference_mode():
@@ -177,15 +178,15 @@ def by_trl(way: Way, models: list[Any], rows: list[Any], steps: int) -> tuple[fl
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import SFTConfig, SFTTrainer
 
-    from stillroom.train.loop import batches, optimizer_of, rate
+    from stillroom.train.batches import draws
+    from stillroom.train.loop import optimizer_of, rate
 
     torch.set_num_threads(way.threads)
     chosen = settings(steps, way.threads)
     # As many rows, or tokens, per step as our loop has.
-    stream = batches(rows, chosen)
-    seen = [next(stream) for _ in range(steps)]
-    rows_per_step = round(sum(batch.n_rows for batch in seen) / steps)
-    tokens_per_step = round(sum(batch.n_tokens for batch in seen) / steps)
+    seen = [draw.rows for draw in islice(draws(rows, chosen.tokens_per_step, chosen.seed), steps)]
+    rows_per_step = round(sum(map(len, seen)) / steps)
+    tokens_per_step = round(sum(len(row.tokens) for rows in seen for row in rows) / steps)
     packed = "packed" in way.options
     model = AutoModelForCausalLM.from_pretrained(
         BASE, dtype=torch.float32, attn_implementation="sdpa" if packed else "eager"

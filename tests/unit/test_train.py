@@ -10,8 +10,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from stillroom.train.batches import BUCKETS, Draw, TokenRow, _pack, collate  # noqa: E402
 from stillroom.train.ensemble import train_together  # noqa: E402
-from stillroom.train.loop import TokenRow, TrainSettings, fastest_dtype, train  # noqa: E402
+from stillroom.train.loop import TrainSettings, fastest_dtype, loss_of, train  # noqa: E402
 from stillroom.train.model import (  # noqa: E402
     Cache,
     ModelConfig,
@@ -98,23 +99,21 @@ def test_prompt_tokens_are_not_learnt() -> None:
 
 
 def test_rows_packed_on_one_line_do_not_see_each_other() -> None:
-    from stillroom.train import loop
-
     rows = [TokenRow([30, n, 29, n + 1, END], 3) for n in range(6)]
-    ((length, line),) = loop._pack(rows)
-    assert length == loop.BUCKETS[0]
-    batch = loop._collate([line], length)
+    ((length, line),) = _pack(rows)
+    assert length == BUCKETS[0]
+    batch = collate(Draw([line], length))
     model = small()
     with torch.no_grad():
-        together = model(batch.tokens, batch.positions, batch.bias)[0]
+        together = model(batch.tokens[0], batch.positions[0], batch.bias[0])[0]
     at = 0
     for row in line:
         alone = logits_of(model, list(row.tokens[:-1]))
         assert torch.allclose(together[at : at + len(alone)], alone, atol=1e-5)
-        learnt = batch.targets[0, at : at + len(alone)].tolist()
+        learnt = batch.targets[0, 0, at : at + len(alone)].tolist()
         assert learnt == [-100, -100, row.tokens[3], END]
         at += len(alone)
-    assert batch.n_rows == 6
+    assert len(line) == 6
 
 
 @pytest.mark.parametrize("together", [False, True])
@@ -135,15 +134,13 @@ def test_rows_that_training_ends_before_are_not_counted_as_learnt(together: bool
 
 
 def test_loss_equals_that_of_torch() -> None:
-    from stillroom.train import loop
-
-    batch = loop._collate([counting_rows()[:3], counting_rows()[3:5]], 64)
+    batch = collate(Draw([counting_rows()[:3], counting_rows()[3:5]], 64))
     model = small()
-    mine = loop.loss_of(model, batch)
+    mine = loss_of(model, batch)
     torch.autograd.backward(mine)
     grad = model.embed_tokens.weight.grad.clone()
     model.zero_grad()
-    logits = model(batch.tokens, batch.positions, batch.bias).flatten(0, 1)
+    logits = model(batch.tokens[0], batch.positions[0], batch.bias[0]).flatten(0, 1)
     theirs = torch.nn.functional.cross_entropy(logits, batch.targets.flatten())
     torch.autograd.backward(theirs)
     assert math.isclose(float(mine.detach()), float(theirs.detach()), rel_tol=1e-5)

@@ -1,11 +1,12 @@
 """Many students in one process: the weights of all are stacked, and one operation serves them all.
 
 For a GPU, where one operation of a student of half a million parameters is over before the next is
-launched. On a CPU core four together gain little, and each is then a student of its company to the
-last digits; a process for each is the rule there (benches/lab/students.py, docs/trainers.md).
-
-Each student has its own rows in its own order, exactly those that it would see alone. Batches of
-one shape go through the model together, whoever's they are; then all students take one step.
+launched. What counts there is how many operations a step has, and that nothing waits for the
+device: the tokens of all rows lie on it, steps are planned some at a time as numbers of rows, and
+losses are read a hundred times in a training. Each student has its own rows in its own order,
+exactly those that it would see alone, but all steps have one shape: as wide as the longest row of
+any student needs. On a CPU, which would compute much that is then thrown away, a process for each
+is the rule (docs/trainers.md).
 """
 
 from __future__ import annotations
@@ -13,17 +14,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import islice
 
 import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 
-from stillroom.train.loop import (
+from stillroom.train.batches import (
     Batch,
+    Draw,
     TokenRow,
+    bucket_of,
+    draws,
+    lay_out,
+    lines_of,
+    text_of,
+)
+from stillroom.train.loop import (
     TrainRecord,
     TrainSettings,
-    batches,
     cross_entropy,
     fastest_dtype,
     optimizer_of,
@@ -51,6 +60,7 @@ def train_together(
 
     Raises:
         ValueError: If settings or models differ, or a student has no rows.
+        torch.OutOfMemoryError: If the device has no room for so many; models are as they were.
     """
     shared = settings[0]
     if any(replace(one, seed=shared.seed) != shared for one in settings):
@@ -59,41 +69,39 @@ def train_together(
         raise ValueError("models differ in shape; expected one shape")
     torch.set_num_threads(shared.threads)
     started_cpu, started = time.process_time(), time.perf_counter()
-    dtype = shared.dtype
-    if dtype == "auto":
-        dtype = "bfloat16" if device.startswith("cuda") else fastest_dtype()
+    dtype = fastest_dtype(device) if shared.dtype == "auto" else shared.dtype
     records = [TrainRecord(replace(one), dtype) for one in settings]
-    skeleton = Qwen2(models[0].config).to(device)
-    masters = _stacked(models, device)
-    kind = getattr(torch, dtype)
-    workers = {name: part.to(kind, copy=True).requires_grad_() for name, part in masters.items()}
-    copies = {name: worker.detach() for name, worker in workers.items()}
-    optimizer = optimizer_of(masters, copies, shared)
-    streams = [batches(given, one) for given, one in zip(rows, settings, strict=True)]
     seen: list[set[int]] = [set() for _ in models]
+    streams = [
+        draws(given, one.tokens_per_step, one.seed)
+        for given, one in zip(rows, settings, strict=True)
+    ]
+    lessons = Lessons(rows, shared.tokens_per_step, device)
+    students = Students(models, shared, dtype, device)
     held: list[Tensor] = []
+
+    def read(step: int) -> None:
+        means = torch.stack(held).mean(0).tolist()
+        held.clear()
+        for record, mean in zip(records, means, strict=True):
+            record.losses.append(round(mean, 4))
+        if report:
+            report(step, means)
+
     every = max(1, shared.steps // 100)
     for step in range(shared.steps):
-        drawn = [next(stream) for stream in streams]
-        losses = _losses(skeleton, workers, drawn, device)
-        torch.autograd.backward(losses.sum())
-        grads = {name: worker.grad for name, worker in workers.items() if worker.grad is not None}
-        optimizer.step(grads, rate(step, shared))
-        for worker in workers.values():
-            worker.grad = None
-        held.append(losses.detach())
-        for record, batch, known in zip(records, drawn, seen, strict=True):
-            record.add(batch)
-            known.update(map(id, batch.rows))
-        if len(held) == every or step + 1 == shared.steps:
-            means = torch.stack(held).mean(0).tolist()
-            held.clear()
-            for record, mean in zip(records, means, strict=True):
-                record.losses.append(round(mean, 4))
-            if report:
-                report(step + 1, means)
-    for number, model in enumerate(models):
-        model.load_state_dict({name: part[number] for name, part in masters.items()})
+        if step % every == 0:
+            drawn = [list(islice(stream, min(every, shared.steps - step))) for stream in streams]
+            for record, known, some in zip(records, seen, drawn, strict=True):
+                for draw in some:
+                    record.add(draw)
+                    known.update(map(id, draw.rows))
+            plan = lessons.plan(drawn)
+            if held:  # read after planning: the device still computed meanwhile
+                read(step)
+        held.append(students.step(lessons.batch(plan, step % every), rate(step, shared)))
+    read(shared.steps)
+    students.hand_back(models)
     for record, known in zip(records, seen, strict=True):
         record.distinct = len(known)
         record.cpu_s = (time.process_time() - started_cpu) / len(records)
@@ -101,47 +109,104 @@ def train_together(
     return records
 
 
-def _stacked(models: Sequence[Qwen2], device: str) -> dict[str, Tensor]:
-    """Return the parameters of all, (students, ...)."""
-    each = [dict(model.named_parameters()) for model in models]
-    return {
-        name: torch.stack([parameters[name].detach() for parameters in each]).to(device)
-        for name in each[0]
-    }
+class Lessons:
+    """The rows of all students on a device, and batches of one shape made of them there.
 
+    Args:
+        rows: Of each student; a row that several share lies on the device once.
+        tokens_per_step: Of a student.
+        device: Where.
+    """
 
-def _losses(
-    skeleton: Qwen2, workers: dict[str, Tensor], drawn: Sequence[Batch], device: str
-) -> Tensor:
-    """Return the loss of each student on its own batch, (students,)."""
-
-    def logits(
-        weights: dict[str, Tensor], tokens: Tensor, positions: Tensor, bias: Tensor
-    ) -> Tensor:
-        found: Tensor = functional_call(skeleton, weights, (tokens, positions, bias))
-        return found
-
-    by_shape: dict[torch.Size, list[int]] = {}
-    for number, batch in enumerate(drawn):
-        by_shape.setdefault(batch.tokens.shape, []).append(number)
-    kind = next(iter(workers.values())).dtype
-    found: list[Tensor] = []
-    order: list[int] = []
-    for numbers in by_shape.values():
-        # All of them is the common case for one shape, and needs no copy of the weights.
-        whole = len(numbers) == len(drawn)
-        at = torch.tensor(numbers, device=device)
-        some = workers if whole else {n: w.index_select(0, at) for n, w in workers.items()}
-        lines = drawn[numbers[0]].tokens.shape[0]
-
-        def together(field: str, numbers: list[int] = numbers) -> Tensor:
-            return torch.stack([getattr(drawn[n], field) for n in numbers]).to(device)
-
-        bias = torch.stack([drawn[n].bias.expand(lines, -1, -1, -1) for n in numbers])
-        scores = vmap(logits)(
-            some, together("tokens"), together("positions"), bias.to(device, kind)
+    def __init__(
+        self, rows: Sequence[Sequence[TokenRow]], tokens_per_step: int, device: str
+    ) -> None:
+        every = {id(row): row for given in rows for row in given}
+        self.numbers = {key: number for number, key in enumerate(every)}
+        self.text = text_of(list(every.values()), device)
+        self.device = device
+        buckets = {bucket_of(row) for row in every.values()}
+        self.length = max(buckets, default=0)
+        """Of every line: the longest row decides."""
+        self.lines = max(
+            -(-lines_of(bucket, tokens_per_step) // (self.length // bucket)) for bucket in buckets
         )
-        found.append(cross_entropy(scores.flatten(1, 2), together("targets").flatten(1)))
-        order += numbers
-    back = torch.tensor(order, device=device).argsort()
-    return torch.cat(found)[back]
+        """Of every student: what a step of the least fitting length needs."""
+
+    def plan(self, drawn: Sequence[Sequence[Draw]]) -> Tensor:
+        """Put on the device what is learnt in some steps.
+
+        Args:
+            drawn: Students, and their draws at each step.
+
+        Returns:
+            (2, steps, students, rows): numbers of rows, and their places.
+        """
+        most = max(len(draw.rows) for some in drawn for draw in some)
+        end = self.lines * self.length
+        numbers, places = [], []
+        for at_step in zip(*drawn, strict=True):
+            for draw in at_step:
+                found = [self.numbers[id(row)] for row in draw.rows]
+                left = most - len(found)
+                numbers.append(found + [0] * left)
+                places.append(draw.places(self.length) + [end] * left)
+        plan = torch.tensor([numbers, places], pin_memory=self.device.startswith("cuda"))
+        return plan.to(self.device, non_blocking=True).view(2, -1, len(drawn), most)
+
+    def batch(self, plan: Tensor, step: int) -> Batch:
+        """Make the batch of a planned step."""
+        return lay_out(self.text, plan[0, step], plan[1, step], self.lines, self.length)
+
+
+class Students:
+    """Stacked weights on a device, and steps for them all; no step waits for the device.
+
+    Args:
+        models: Where the weights come from.
+        settings: Of the optimizer.
+        dtype: The working type.
+        device: Where.
+    """
+
+    def __init__(
+        self, models: Sequence[Qwen2], settings: TrainSettings, dtype: str, device: str
+    ) -> None:
+        each = [dict(model.named_parameters()) for model in models]
+        self.masters = {
+            name: torch.stack([parameters[name].detach() for parameters in each]).to(device)
+            for name in each[0]
+        }
+        """Parameter name to float32 weights, (students, ...)."""
+        self.dtype = getattr(torch, dtype)
+        self.workers = {
+            name: part.to(self.dtype, copy=True).requires_grad_()
+            for name, part in self.masters.items()
+        }
+        copies = {name: worker.detach() for name, worker in self.workers.items()}
+        self.optimizer = optimizer_of(self.masters, copies, settings)
+        self.skeleton = Qwen2(models[0].config).to(device)
+
+    def step(self, batch: Batch, rate: float) -> Tensor:
+        """Take one step, and return the loss of each student before it, (students,)."""
+        bias = batch.bias.to(self.dtype)
+        logits = vmap(self._logits)(self.workers, batch.tokens, batch.positions, bias)
+        losses = cross_entropy(logits.flatten(1, 2), batch.targets.flatten(1))
+        torch.autograd.backward(losses.sum())
+        grads = {name: w.grad for name, w in self.workers.items() if w.grad is not None}
+        self.optimizer.step(grads, rate)
+        for worker in self.workers.values():
+            worker.grad = None
+        return losses.detach()
+
+    def hand_back(self, models: Sequence[Qwen2]) -> None:
+        """Write the weights into models."""
+        host = {name: part.cpu() for name, part in self.masters.items()}
+        for number, model in enumerate(models):
+            model.load_state_dict({name: part[number] for name, part in host.items()})
+
+    def _logits(
+        self, weights: dict[str, Tensor], tokens: Tensor, positions: Tensor, bias: Tensor
+    ) -> Tensor:
+        found: Tensor = functional_call(self.skeleton, weights, (tokens, positions, bias))
+        return found

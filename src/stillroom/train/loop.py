@@ -10,32 +10,17 @@ Deterministic for a seed on one machine with one thread. Not bit-equal across CP
 
 from __future__ import annotations
 
-import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from stillroom.train.batches import IGNORED, Batch, Draw, TokenRow, collate, draws
 from stillroom.train.model import Qwen2
 from stillroom.train.optimizer import Optimizer
-
-BUCKETS = (64, 96, 128, 160, 192, 256, 320, 384, 512, 768, 1024)
-"""Line lengths in tokens. Few, because each new shape makes the matrix library plan anew."""
-
-_IGNORED = -100
-_WINDOW = 2048  # rows that are sorted into batches together
-
-
-class TokenRow(NamedTuple):
-    """One training example."""
-
-    tokens: Sequence[int]
-    start: int
-    """First position that counts: tokens[start:] are the ones to learn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +64,13 @@ class TrainRecord:
     cpu_s: float = 0.0
     wall_s: float = 0.0
 
-    def add(self, batch: Batch) -> None:
+    def add(self, draw: Draw) -> None:
         """Count one step."""
+        rows = draw.rows
         self.steps += 1
-        self.tokens += batch.n_tokens
-        self.padded_tokens += batch.tokens.numel()
-        self.rows += batch.n_rows
+        self.tokens += sum(len(row.tokens) for row in rows)
+        self.padded_tokens += len(draw.lines) * draw.length
+        self.rows += len(rows)
 
 
 def train(
@@ -115,15 +101,15 @@ def train(
     worker.load_state_dict(model.state_dict())
     parameters = dict(worker.named_parameters())
     optimizer = optimizer_of(_alone(model), _alone(worker), settings)
-    stream = batches(rows, settings)
+    stream = draws(rows, settings.tokens_per_step, settings.seed)
     seen: set[int] = set()
     every = max(1, settings.steps // 100)
     held: list[Tensor] = []
     for step in range(settings.steps):
-        batch = next(stream, None)
-        if batch is None:
+        draw = next(stream, None)
+        if draw is None:
             raise ValueError(f"rows ran dry at step {step} of {settings.steps}")
-        loss = loss_of(worker, batch)
+        loss = loss_of(worker, collate(draw))
         torch.autograd.backward(loss)
         grads = {
             name: each.grad[None] for name, each in parameters.items() if each.grad is not None
@@ -131,8 +117,8 @@ def train(
         optimizer.step(grads, rate(step, settings))
         worker.zero_grad()
         held.append(loss.detach())
-        record.add(batch)
-        seen.update(map(id, batch.rows))
+        record.add(draw)
+        seen.update(map(id, draw.rows))
         if len(held) == every or step + 1 == settings.steps:
             mean = float(torch.stack(held).mean())
             record.losses.append(round(mean, 4))
@@ -146,39 +132,25 @@ def train(
     return record
 
 
-def fastest_dtype() -> Literal["bfloat16", "float32"]:
-    """Name the faster working type on this CPU, by what it can multiply.
+def fastest_dtype(device: str = "cpu") -> Literal["bfloat16", "float32"]:
+    """Name the faster working type, by what the device can multiply.
 
-    Where instructions for bfloat16 exist (AVX512_BF16, AMX, those of Arm), it wins by far at these
-    sizes. Elsewhere it is emulated and loses.
+    Where instructions for bfloat16 exist (AVX512_BF16, AMX, those of Arm; NVIDIA from Ampere on),
+    it wins by far at these sizes. Elsewhere it is emulated and loses.
     """
-    able = torch.cpu.get_capabilities()
-    fast = any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
+    if device.startswith("cuda"):
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        able = torch.cpu.get_capabilities()
+        fast = any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
     return "bfloat16" if fast else "float32"
 
 
-class Batch(NamedTuple):
-    """Lines of one length, for one step of one student."""
-
-    tokens: Tensor
-    positions: Tensor
-    bias: Tensor
-    targets: Tensor
-    """Next tokens; _IGNORED where nothing is learnt."""
-    n_tokens: int
-    rows: Sequence[TokenRow]
-
-    @property
-    def n_rows(self) -> int:
-        """Rows on the lines."""
-        return len(self.rows)
-
-
 def loss_of(model: Qwen2, batch: Batch) -> Tensor:
-    """Return the mean loss on a batch, in nats per learnt token."""
-    dtype = model.embed_tokens.weight.dtype
-    logits = model(batch.tokens, batch.positions, batch.bias.to(dtype))
-    return cross_entropy(logits.flatten(0, 1), batch.targets.flatten())
+    """Return the mean loss on a batch of one student, in nats per learnt token."""
+    tokens, positions, targets, bias = (part[0] for part in batch)
+    logits = model(tokens, positions, bias.to(model.embed_tokens.weight.dtype))
+    return cross_entropy(logits.flatten(0, 1), targets.flatten())
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -201,7 +173,7 @@ class _CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
-        counted = targets != _IGNORED
+        counted = targets != IGNORED
         at = targets.clamp(min=0)[..., None]
         wide = logits.float()
         wide -= wide.amax(dim=-1, keepdim=True)
@@ -219,104 +191,6 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (share,) = ctx.saved_tensors
         return share * grads[0].to(share.dtype)[..., None, None], None
-
-
-def batches(rows: Iterable[TokenRow], settings: TrainSettings) -> Iterator[Batch]:
-    """Yield batches for ever (sequence) or until the rows end (iterator)."""
-    rng = random.Random(f"batches/{settings.seed}")
-    if isinstance(rows, Sequence):
-        if not rows:
-            raise ValueError("no rows to train on")
-        windows = _epochs(rows, rng)
-    else:
-        windows = _windows(rows)
-    waiting: dict[int, list[list[TokenRow]]] = {}
-    for window in windows:
-        lines = _pack(window)
-        rng.shuffle(lines)
-        for length, line in lines:
-            held = waiting.setdefault(length, [])
-            held.append(line)
-            if len(held) == max(1, settings.tokens_per_step // length):
-                yield _collate(held, length)
-                held.clear()
-
-
-def _epochs(rows: Sequence[TokenRow], rng: random.Random) -> Iterator[list[TokenRow]]:
-    """Go through rows for ever; a window across epochs would hold some rows often, others never."""
-    while True:
-        yield from _windows(rng.sample(rows, len(rows)))
-
-
-def _windows(rows: Iterable[TokenRow]) -> Iterator[list[TokenRow]]:
-    stream = iter(rows)
-    while window := list(islice(stream, _WINDOW)):
-        yield window
-
-
-def _pack(rows: list[TokenRow]) -> list[tuple[int, list[TokenRow]]]:
-    """Put rows on lines: each takes the smallest bucket, and short rows fill what is left."""
-    order = sorted(range(len(rows)), key=lambda i: (-len(rows[i].tokens), i))
-    short = [i for i in reversed(order) if len(rows[i].tokens) < BUCKETS[0]]
-    used: set[int] = set()
-    lines = []
-    for i in order:
-        if i in used:
-            continue
-        used.add(i)
-        size = len(rows[i].tokens) - 1
-        if size > BUCKETS[-1]:
-            raise ValueError(f"a row has {size + 1} tokens; at most {BUCKETS[-1] + 1} fit")
-        length = next(bucket for bucket in BUCKETS if bucket >= size)
-        line = [rows[i]]
-        while short:
-            if short[-1] in used:
-                short.pop()
-                continue
-            more = len(rows[short[-1]].tokens) - 1
-            if size + more > length:
-                break
-            used.add(short[-1])
-            line.append(rows[short.pop()])
-            size += more
-        lines.append((length, line))
-    return lines
-
-
-def _collate(lines: list[list[TokenRow]], length: int) -> Batch:
-    shape = (len(lines), length)
-    tokens = torch.zeros(shape, dtype=torch.long)
-    targets = torch.full(shape, _IGNORED)
-    positions = torch.zeros(shape, dtype=torch.long)
-    segments = torch.full(shape, -1)
-    for y, line in enumerate(lines):
-        x = 0
-        for number, row in enumerate(line):
-            ids = torch.tensor(row.tokens)
-            size = len(ids) - 1
-            tokens[y, x : x + size] = ids[:-1]
-            first = max(row.start - 1, 0)
-            targets[y, x + first : x + size] = ids[first + 1 :]
-            positions[y, x : x + size] = torch.arange(size)
-            segments[y, x : x + size] = number
-            x += size
-    bias = causal_bias(length)
-    if any(len(line) > 1 for line in lines):
-        apart = segments[:, None, :, None] != segments[:, None, None, :]
-        bias = bias.expand(len(lines), 1, length, length).masked_fill(apart, _UNSEEN)
-    return Batch(
-        tokens, positions, bias, targets,
-        sum(len(row.tokens) for line in lines for row in line),
-        [row for line in lines for row in line],
-    )  # fmt: skip
-
-
-_UNSEEN = -1e4  # finite, so that a padded position that sees nothing does not become NaN
-
-
-def causal_bias(length: int) -> Tensor:
-    """Return (1, 1, length, length): 0 where a position is seen, and very low where it is not."""
-    return torch.full((1, 1, length, length), _UNSEEN).triu(1)
 
 
 def _alone(model: Qwen2) -> dict[str, Tensor]:

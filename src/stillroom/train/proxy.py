@@ -18,7 +18,8 @@ from stillroom.train.tool import gpus
 from stillroom.train.trainer import Job, Scalar, Setting, Trained, TrainingFailed
 
 if TYPE_CHECKING:
-    from stillroom.train.loop import TokenRow, TrainRecord, TrainSettings
+    from stillroom.train.batches import TokenRow
+    from stillroom.train.loop import TrainRecord, TrainSettings
     from stillroom.train.model import Qwen2
 
 GROUP = 64
@@ -156,7 +157,8 @@ class _Lesson(NamedTuple):
 def _lesson(job: Job) -> _Lesson:
     """Read the base model, and turn the rows into tokens."""
     try:
-        from stillroom.train.loop import BUCKETS, TokenRow, TrainSettings
+        from stillroom.train.batches import BUCKETS, TokenRow
+        from stillroom.train.loop import TrainSettings
         from stillroom.train.model import load_model
     except ImportError as error:
         raise SetupError(
