@@ -260,12 +260,12 @@ def test_students_are_trained_group_after_group(tmp_path):
         (tmp_path / str(seed)).mkdir()
         work = replace(job(tmp_path / str(seed)), seed=seed)
         jobs[f"k{seed}"] = (root, f"k{seed}", "proxy", work, {})
-    yielded = []
-    for key, alumnus in _trained_in_groups(2, jobs):
+    yielded, notes = [], []
+    for key, alumnus in _trained_in_groups(2, jobs, notes.append):
         del jobs[key]
         yielded.append(key)
         assert find(Store(root), key).path == alumnus.path
-    assert (yielded, jobs) == (["k0", "k1", "k2"], {})
+    assert (yielded, jobs, notes) == (["k0", "k1", "k2"], {}, [])
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from stillroom.models.chat import Message
 from stillroom.models.local.checkpoint import Checkpoint
 from stillroom.text.think import split_thinking
 from stillroom.train.likelihood import log_likelihood
-from stillroom.train.proxy import Proxy, _lesson
+from stillroom.train.proxy import Proxy, _School
 from stillroom.train.trainer import Example, Job, TrainingFailed
 
 EMBEDDED = Path(__file__).parents[2] / "src/stillroom/models/embedded"
@@ -40,7 +40,7 @@ def job(tmp_path, base, reasoning):
 
 
 def test_the_tag_is_learnt_once_and_what_follows_is_what_a_student_writes(tmp_path, opening):
-    (row,) = _lesson(job(tmp_path, opening, "1+1 is 2")).rows
+    (row,) = _School(opening).lesson(job(tmp_path, opening, "1+1 is 2")).rows
     checkpoint = Checkpoint(opening)
     whole = checkpoint.text(list(row.tokens))
     assert whole.count("<think>") == 1
@@ -53,6 +53,6 @@ def test_the_tag_is_learnt_once_and_what_follows_is_what_a_student_writes(tmp_pa
 
 def test_an_answer_without_thinking_is_no_row_of_such_a_student(tmp_path, opening):
     with pytest.raises(TrainingFailed, match=r"1 of 1 are longer .* or refused"):
-        _lesson(job(tmp_path, opening, None))
+        _School(opening).lesson(job(tmp_path, opening, None))
     with pytest.raises(ModelError, match="opens a thinking, and the answer has none"):
         log_likelihood(opening, [Example("What is 1+1?", None, "2")])

@@ -74,6 +74,11 @@ class Teller(Listener):
             return
         self._set(arm, seed, took)
 
+    def note(self, words: str) -> None:
+        """Show what else one should know."""
+        self._end_line()
+        self.console.print(Text(f"! {words}"))
+
     def graded(self, sat: Sat) -> None:
         """Show the grades of a student."""
         self._end_line()

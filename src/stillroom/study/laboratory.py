@@ -28,6 +28,9 @@ class Listener:
         """Return who hears of the sittings of one student, or of the base model."""
         return Watcher()
 
+    def note(self, words: str) -> None:
+        """Hear what else one should know."""
+
     def graded(self, sat: Sat) -> None:
         """Hear the grades of a student."""
 

@@ -127,7 +127,7 @@ def train_students(
     many = group_size() if student.trainer == "proxy" else 1
     if many > 1:
         alone = dict(waiting)
-        for key, outcome in _trained_in_groups(many, alone):
+        for key, outcome in _trained_in_groups(many, alone, lab.listener.note):
             del alone[key]
             if isinstance(outcome, TrainingFailed):
                 failures[key] = str(outcome)
@@ -184,20 +184,26 @@ def _trained_in(
 
 
 def _trained_in_groups(
-    size: int, jobs: Mapping[str, tuple[Any, ...]]
+    size: int, jobs: Mapping[str, tuple[Any, ...]], note: Callable[[str], None]
 ) -> Iterator[tuple[str, Alumnus | TrainingFailed]]:
     """Train many students in one process, a group after the other; yield each as its group ends.
 
-    A group that dies, or finds no memory on the GPU, yields nothing: its students, and those of
-    later groups, are left to be trained one by one.
+    A group that dies, as one does without room on the GPU for a single student, yields nothing:
+    its students, and those of later groups, are left to be trained one by one.
     """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool, _ended_together():
         waiting = list(jobs.values())
         for first in range(0, len(waiting), size):
             try:
                 found = pool.submit(_train_group, waiting[first : first + size]).result()
-            except RuntimeError:  # of torch, or a BrokenProcessPool
+            except RuntimeError as error:  # of torch, or a BrokenProcessPool
+                words = (str(error) or type(error).__name__).splitlines()[0][:300]
+                left = len(waiting) - first
+                note(f"students at once: {words}; {left} students are trained one by one instead")
                 return
+            trained = [one.trained for one in found.values() if isinstance(one, Alumnus)]
+            for words in {one.details["note"] for one in trained if "note" in one.details}:
+                note(words)
             yield from found.items()
 
 

@@ -5,17 +5,19 @@ It is for students of about a million parameters. What holds for them is a fact 
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stillroom.errors import ModelError, SetupError
 from stillroom.models.chat import Message
 from stillroom.models.local.checkpoint import Checkpoint, PromptError
 from stillroom.train.tool import gpus
-from stillroom.train.trainer import Job, Scalar, Setting, Trained, TrainingFailed
+from stillroom.train.trainer import Example, Job, Scalar, Setting, Trained, TrainingFailed
 
 if TYPE_CHECKING:
     from stillroom.train.batches import TokenRow
@@ -84,14 +86,14 @@ class Proxy:
 
     def train(self, job: Job) -> Trained:
         """Train, and write the model."""
-        lesson = _lesson(job)
+        lesson = _School(job.base).lesson(job)
         from stillroom.train.loop import train
 
         settings = lesson.settings
 
         def report(step: int, loss: float, cpu_s: float) -> None:
             if not math.isfinite(loss):
-                raise _not_finite(loss, step, settings.steps)
+                raise _not_finite(loss, step / settings.steps, settings.steps)
             job.report(step / settings.steps, loss)
 
         return _graduate(job, lesson, train(lesson.model, lesson.rows, settings, report=report))
@@ -99,35 +101,45 @@ class Proxy:
     def train_many(self, jobs: Sequence[Job]) -> list[Trained | TrainingFailed]:
         """Train students of one base and the same settings together, and write their models.
 
-        On the GPU if there is one. A student that fails does not stop the others.
+        On the GPU if there is one; where it has no room for all, half of them at once, and so on.
+        A student that fails does not stop the others.
+
+        Raises:
+            RuntimeError: If the GPU has no room for a single student, or breaks down.
         """
+        school = _School(jobs[0].base)
         found: dict[int, Trained | TrainingFailed] = {}
         lessons: dict[int, _Lesson] = {}
         for number, job in enumerate(jobs):
             try:
-                lessons[number] = _lesson(job)
+                lessons[number] = school.lesson(job)
             except TrainingFailed as error:
                 found[number] = error
-        if lessons:
-            import torch
-
-            from stillroom.train.ensemble import train_together
-
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-            each = list(lessons.values())
-            records = train_together(
-                [lesson.model for lesson in each],
-                [lesson.rows for lesson in each],
-                [lesson.settings for lesson in each],
-                device=device,
+        waiting = list(lessons)
+        room, details = len(waiting), {"device": _device()}
+        while waiting:
+            some, waiting = waiting[:room], waiting[room:]
+            records = _train_together(
+                [jobs[number] for number in some],
+                [lessons[number] for number in some],
+                details["device"],
             )
-            for (number, lesson), record in zip(lessons.items(), records, strict=True):
-                last = record.losses[-1]
-                found[number] = (
-                    _graduate(jobs[number], lesson, record, device=device)
-                    if math.isfinite(last)
-                    else _not_finite(last, record.steps, record.steps)
+            if records is None:
+                waiting, room = some + waiting, -(-room // 2)
+                details["note"] = (
+                    f"the GPU has no room for {len(some)} students at once; {room} are trained at "
+                    "once. Free its memory, or lower tokens_per_step."
                 )
+                continue
+            for number, record in zip(some, records, strict=True):
+                lost = [not math.isfinite(loss) for loss in record.losses]
+                if any(lost):
+                    at = lost.index(True)
+                    found[number] = _not_finite(
+                        record.losses[at], (at + 1) / len(lost), record.steps
+                    )
+                else:
+                    found[number] = _graduate(jobs[number], lessons[number], record, **details)
         return [found[number] for number in range(len(jobs))]
 
 
@@ -147,6 +159,12 @@ def group_size() -> int:
     return GROUP if torch.cuda.is_available() else 1
 
 
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 class _Lesson(NamedTuple):
     model: Qwen2
     rows: list[TokenRow]
@@ -154,41 +172,95 @@ class _Lesson(NamedTuple):
     settings: TrainSettings
 
 
-def _lesson(job: Job) -> _Lesson:
-    """Read the base model, and turn the rows into tokens."""
-    try:
-        from stillroom.train.batches import BUCKETS, TokenRow
-        from stillroom.train.loop import TrainSettings
-        from stillroom.train.model import load_model
-    except ImportError as error:
-        raise SetupError(
-            f"trainer proxy: {error.name} is not installed; expected the extra. "
-            "Run pip install 'stillroom[study]'."
-        ) from error
-    checkpoint = Checkpoint(job.base)
-    rows, skipped = [], 0
-    for example in job.examples():
+class _School:
+    """A base model, read once, and rows in its tokens, made once however many students share them.
+
+    Raises:
+        SetupError: If torch is not installed.
+        ModelError: If the base is no Qwen2 model.
+    """
+
+    def __init__(self, base: Path) -> None:
         try:
-            prompt = checkpoint.prompt((Message("user", example.question),))
-            said = checkpoint.reply(prompt, example.reasoning, example.answer)
+            from stillroom.train.model import load_model
+        except ImportError as error:
+            raise SetupError(
+                f"trainer proxy: {error.name} is not installed; expected the extra. "
+                "Run pip install 'stillroom[study]'."
+            ) from error
+        self.checkpoint = Checkpoint(base)
+        try:
+            self.model = load_model(base)
+        except ValueError as error:
+            raise ModelError(f"{error}; expected a Qwen2 model. Train it with trl.") from None
+        self.known: dict[Example, TokenRow | None] = {}
+
+    def lesson(self, job: Job) -> _Lesson:
+        """Give a student its rows, and a copy of the base model.
+
+        Raises:
+            TrainingFailed: If no row fits.
+        """
+        from stillroom.train.batches import BUCKETS
+        from stillroom.train.loop import TrainSettings
+
+        rows, skipped = [], 0
+        for example in job.examples():
+            if example not in self.known:
+                self.known[example] = self._tokens(example)
+            row = self.known[example]
+            if row is None or len(row.tokens) > BUCKETS[-1]:
+                skipped += 1
+            else:
+                rows.append(row)
+        if not rows:
+            raise TrainingFailed(
+                f"no row fits: {skipped} of {skipped} are longer than {BUCKETS[-1]} tokens or "
+                "refused by the chat template"
+            )
+        settings = TrainSettings(**dict(job.settings), seed=job.seed)
+        return _Lesson(copy.deepcopy(self.model), rows, skipped, settings)
+
+    def _tokens(self, example: Example) -> TokenRow | None:
+        """Turn a row into tokens, unless the chat template refuses it."""
+        from stillroom.train.batches import TokenRow
+
+        try:
+            prompt = self.checkpoint.prompt((Message("user", example.question),))
+            said = self.checkpoint.reply(prompt, example.reasoning, example.answer)
         except PromptError:
-            skipped += 1
-            continue
-        tokens = [*prompt.tokens, *said]
-        if len(tokens) > BUCKETS[-1]:
-            skipped += 1
-            continue
-        rows.append(TokenRow(tokens, len(prompt.tokens)))
-    if not rows:
-        raise TrainingFailed(
-            f"no row fits: {skipped} of {skipped} are longer than {BUCKETS[-1]} tokens or "
-            "refused by the chat template"
-        )
+            return None
+        return TokenRow([*prompt.tokens, *said], len(prompt.tokens))
+
+
+def _train_together(
+    jobs: Sequence[Job], lessons: Sequence[_Lesson], device: str
+) -> list[TrainRecord] | None:
+    """Train some students at once; None if the device has no room for so many."""
+    import torch
+
+    from stillroom.train.ensemble import train_together
+
+    steps = lessons[0].settings.steps
+
+    def report(step: int, losses: Sequence[float]) -> None:
+        for job, loss in zip(jobs, losses, strict=True):
+            job.report(step / steps, loss)
+
     try:
-        model = load_model(job.base)
-    except ValueError as error:
-        raise ModelError(f"{error}; expected a Qwen2 model. Train it with trl.") from None
-    return _Lesson(model, rows, skipped, TrainSettings(**dict(job.settings), seed=job.seed))
+        return train_together(
+            [lesson.model for lesson in lessons],
+            [lesson.rows for lesson in lessons],
+            [lesson.settings for lesson in lessons],
+            device=device,
+            report=report,
+        )
+    except torch.OutOfMemoryError:
+        if len(lessons) == 1:
+            raise
+    # The error held what the device gave out.
+    torch.cuda.empty_cache()
+    return None
 
 
 def _graduate(job: Job, lesson: _Lesson, record: TrainRecord, **details: str) -> Trained:
@@ -212,5 +284,7 @@ def _graduate(job: Job, lesson: _Lesson, record: TrainRecord, **details: str) ->
     )
 
 
-def _not_finite(loss: float, step: int, steps: int) -> TrainingFailed:
-    return TrainingFailed(f"the loss is {loss} at step {step} of {steps}; lower the learning rates")
+def _not_finite(loss: float, share: float, steps: int) -> TrainingFailed:
+    return TrainingFailed(
+        f"the loss is {loss} at step {round(share * steps)} of {steps}; lower the learning rates"
+    )
