@@ -1,6 +1,6 @@
-"""Measure how often intervals of differences hold the truth; write the table of docs/statistics.md.
+"""Measure how often intervals of differences hold the truth; write it into docs/statistics.md.
 
-Usage: python scripts/check_intervals.py [--studies 2000] [--write]
+Usage: python scripts/check_intervals.py [--studies 2000] [--hard] [--write]
 
 Students of known difference are simulated on a logistic scale: questions of different difficulty,
 a taste of each arm for each question, noise of each training run, and noise that all arms of a seed
@@ -9,7 +9,8 @@ share. The true difference is a mean over a million questions.
 
 import argparse
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,18 +19,23 @@ from stillroom.study.statistics import Outcomes, bootstrap, differences, not_wor
 
 PAGE = Path(__file__).parents[1] / "docs" / "statistics.md"
 START, END = "<!-- measured by scripts/check_intervals.py -->", "<!-- end -->"
+HARD_START, HARD_END = "<!-- and where little is right -->", "<!-- end of little -->"
 TASTE, SHARED, SPREAD = 0.3, 0.1, 1.5
 
 
 @dataclass(frozen=True)
 class World:
-    """One kind of study: arms, seeds, questions of each benchmark, and noise of training."""
+    """One kind of study: arms, seeds, questions of each benchmark, and noise of training.
+
+    Questions are as hard as ``ease`` is low, on the logistic scale.
+    """
 
     arms: int
     seeds: int
     questions: tuple[int, ...]
     repeats: int
     noise: float
+    ease: float = -0.5
 
     def table(self, rng: np.random.Generator, effect: float) -> Outcomes:
         """Simulate one study in which arm 1 differs by the effect, and no other arm does."""
@@ -39,18 +45,20 @@ class World:
         level = effects[:, None] + rng.normal(0, self.noise, (self.arms, self.seeds)) + shared
         means = {}
         for number, n in enumerate(self.questions):
-            hard = rng.normal(-0.5, SPREAD, n)
+            hard = rng.normal(self.ease, SPREAD, n)
             taste = rng.normal(0, TASTE, (self.arms, 1, n))
             chance = 1 / (1 + np.exp(-(level[:, :, None] + hard + taste)))
             means[str(number)] = rng.binomial(self.repeats, chance) / self.repeats
         blank = dict.fromkeys(means, np.full(self.arms, math.nan))
-        return Outcomes(tuple(map(str, range(self.arms))), tuple(range(self.seeds)), means, blank)
+        attempt = dict.fromkeys(means, 1 / (self.seeds * self.repeats))
+        arms, seeds = tuple(map(str, range(self.arms))), tuple(range(self.seeds))
+        return Outcomes(arms, seeds, means, blank, attempt)
 
     def truth(self, effect: float) -> float:
         """Return the accuracy of an arm with the effect, over all questions and seeds."""
         rng = np.random.default_rng(1)
         sd = math.sqrt(SPREAD**2 + TASTE**2 + self.noise**2 + (SHARED**2 if self.noise else 0))
-        return float((1 / (1 + np.exp(-(rng.normal(-0.5, sd, 1_000_000) + effect)))).mean())
+        return float((1 / (1 + np.exp(-(rng.normal(self.ease, sd, 1_000_000) + effect)))).mean())
 
 
 SIZES = ((2, 2), (2, 3), (3, 2), (2, 5), (3, 3), (5, 2), (5, 3), (8, 2), (8, 5))
@@ -68,6 +76,16 @@ WORLDS = (
     World(5, 1, (30, 30, 40), 10, 0),
     World(5, 1, (540,), 2, 0.05),
 )
+
+HARD = tuple(
+    World(2, seeds, (questions,), repeats, 0.05, ease)
+    for seeds, questions, repeats in ((3, 30, 2), (1, 30, 1), (3, 100, 1), (3, 540, 2))
+    for ease in (-5.0, -6.5)
+)
+HARD_HEADER = (
+    "right, %", "of the other arm", "seeds", "questions", "repeats", "all alike", "holds",
+    "half width, points", "holds without the least",
+)  # fmt: skip
 
 HEADER = (
     "arms", "seeds", "questions", "repeats", "training noise", "interval of a difference holds",
@@ -115,25 +133,61 @@ def measure(world: World, studies: int) -> list[str]:
     ]
 
 
+def measure_hard(world: World, studies: int) -> list[str]:
+    """Return the cells of a line on questions of which few are right."""
+    rng = np.random.default_rng(0)
+    effect = 1.0
+    right, other = world.truth(0), world.truth(effect)
+    alike = held = before = 0
+    halves = []
+    for _ in range(studies):
+        outcomes = world.table(rng, effect)
+        one, two = outcomes.means["0"].mean(axis=1)
+        alike += np.ptp(two - one) == 0
+        (found,) = differences(outcomes)
+        held += found.estimate.low <= other - right <= found.estimate.high
+        halves.append((found.estimate.high - found.estimate.low) / 2)
+        (found,) = differences(replace(outcomes, attempt={}))
+        before += found.estimate.low <= other - right <= found.estimate.high
+    return [
+        f"{100 * right:.1f}", f"{100 * other:.1f}", str(world.seeds), f"{world.questions[0]:,}",
+        str(world.repeats), f"{100 * alike / studies:.0f}", f"{100 * held / studies:.1f}",
+        f"±{100 * np.mean(halves):.1f}", f"{100 * before / studies:.1f}",
+    ]  # fmt: skip
+
+
 def write(lines: list[list[str]], studies: int) -> None:
     """Write the table into the page."""
     note = (
         f"{studies:,} simulated studies in each line; shares in percent, with a standard error of "
         f"{100 * math.sqrt(0.05 * 0.95 / studies):.1f} at 95 or 5."
     )
-    rows = [f"| {' | '.join(line)} |" for line in (HEADER, ["---:"] * len(HEADER), *lines)]
-    text = PAGE.read_text("utf-8")
-    before, rest = text.split(START)
-    block = "\n".join([START, "", note, "", *rows, "", END])
-    PAGE.write_text(before + block + rest.split(END, 1)[1], "utf-8")
+    _put(START, END, [note, "", *_table(HEADER, lines)])
+
+
+def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(line)} |" for line in (header, ["---:"] * len(header), *lines)]
+
+
+def _put(start: str, end: str, block: Sequence[str]) -> None:
+    before, rest = PAGE.read_text("utf-8").split(start)
+    text = "\n".join([start, "", *block, "", end])
+    PAGE.write_text(before + text + rest.split(end, 1)[1], "utf-8")
 
 
 def main() -> None:
     """Print the table, and write it into the page if told to."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--studies", type=int, default=2_000)
+    parser.add_argument("--hard", action="store_true", help="only where little is right")
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
+    hard = [measure_hard(world, given.studies) for world in HARD]
+    print("\n".join(" | ".join(line) for line in (HARD_HEADER, *hard)), flush=True)
+    if given.write:
+        _put(HARD_START, HARD_END, _table(HARD_HEADER, hard))
+    if given.hard:
+        return
     print(" | ".join(HEADER))
     lines = []
     for world in WORLDS:

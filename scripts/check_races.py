@@ -106,8 +106,9 @@ def race(world: World, rng: np.random.Generator, tally: Tally) -> None:
         table = right[rows][left][:, :seeds]
         names = tuple(str(a) for a in left)
         outcomes = Outcomes(
-            names, tuple(range(seeds)), {"b": table}, {"b": np.full(len(left), math.nan)}
-        )
+            names, tuple(range(seeds)), {"b": table}, {"b": np.full(len(left), math.nan)},
+            {"b": 1 / (seeds * REPEATS)},
+        )  # fmt: skip
         last = rows == scales[-1]
         by[rows] |= by_seed(outcomes)
         seen = look(

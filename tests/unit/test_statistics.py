@@ -172,6 +172,61 @@ def test_equal_arms_have_no_difference_and_no_claim():
     assert set(not_worse(outcomes(table))) == {"a", "b", "c"}
 
 
+def graded(right, benchmark="b"):
+    """Make grades of (arms, seeds, questions, repeats)."""
+    return pl.DataFrame(
+        [
+            {"arm": "abcdefgh"[a], "seed": s, "benchmark": benchmark, "item": f"{i:03}",
+             "repeat": r, "score": float(score)}
+            for (a, s, i, r), score in np.ndenumerate(right)
+        ]
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("right", [0, 1])
+@pytest.mark.parametrize(
+    ("seeds", "questions", "repeats", "least"),
+    [(3, 30, 2, 0.015), (1, 30, 1, 0.09), (1, 2, 1, 1.0)],
+)
+def test_questions_that_all_arms_answer_alike_do_not_say_that_the_next_one_is(
+    right, seeds, questions, repeats, least
+):
+    same = Outcomes.of(graded(np.full((2, seeds, questions, repeats), right)), "ab")
+    (difference,) = differences(same)
+    assert difference.estimate.p == 1.0
+    assert -1 <= difference.estimate.low <= -least < least <= difference.estimate.high <= 1
+
+
+def test_all_right_against_all_wrong_is_no_certainty_where_questions_are_few():
+    right = np.zeros((2, 1, 2, 1))
+    right[1] = 1
+    (difference,) = differences(Outcomes.of(graded(right), "ab"))
+    assert difference.estimate.value == 1.0
+    assert difference.verdict() == 0
+    (sure,) = differences(Outcomes.of(graded(right.repeat(20, axis=2)), "ab"))
+    assert sure.verdict() == 1
+    assert sure.estimate.low < 1 == sure.estimate.high
+
+
+def test_a_small_benchmark_that_is_all_wrong_keeps_the_mean_of_benchmarks_uncertain():
+    rng = np.random.default_rng(11)
+    large = graded(rng.binomial(1, 0.5, (2, 3, 300, 2)), "large")
+    small = graded(np.zeros((2, 3, 2, 2)), "small")
+    pooled = scores(Outcomes.of(pl.concat([large, small]), "ab"))[0].estimate
+    # Half of the mean is the small one, of which two questions tell next to nothing.
+    assert pooled.high > 0.5
+    nothing = graded(np.zeros((2, 3, 300, 2)), "large")
+    none = scores(Outcomes.of(pl.concat([nothing, small]), "ab"))[0].estimate
+    assert none.low == 0
+    assert none.high > 0.2
+
+
+def test_outcomes_without_bounds_have_no_least_error():
+    likelihood = graded(np.full((2, 3, 30, 1), -0.1))
+    (difference,) = differences(Outcomes.of(likelihood, "ab", bounded=False))
+    assert (difference.estimate.low, difference.estimate.high) == pytest.approx((0.0, 0.0))
+
+
 def test_pooled_difference_weighs_benchmarks_equally():
     rng = np.random.default_rng(4)
     small, large = drawn(rng, arms=2, questions=10), drawn(rng, arms=2, questions=1000)

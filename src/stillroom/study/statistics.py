@@ -30,6 +30,10 @@ The interval is the wider of two:
 - value +- t sqrt(q): what the questions alone would allow if training had no noise. Where few seeds
   agree by luck, the first one is narrower than that, and wrong.
 
+Where hardly anything is right, or wrong, questions agree by luck too. So q is at least what one
+attempt more that is right would make of it, and one more that is wrong (after Bonett and Price
+2012, who add a pair of each kind).
+
 A p value is one less the level of the interval that just leaves zero out. The error of a score has
 one more part, what a seed does to all arms. `scripts/check_intervals.py` measures how often such
 intervals hold the truth; its tables are in docs/statistics.md.
@@ -37,14 +41,15 @@ intervals hold the truth; its tables are in docs/statistics.md.
 Sources: Miller 2024, arXiv 2411.00640 (paired differences, questions as the sample); Clark 1973,
 Journal of Verbal Learning and Verbal Behavior 12 (V, for subjects and items); Cochran and Cox 1950,
 Experimental Designs, and Cochran 1964, Biometrics 20 (t); Searle, Casella and McCulloch 1992,
-chapter 4 (variance components); Holm 1979.
+chapter 4 (variance components); Bonett and Price 2012, Journal of Educational and Behavioral
+Statistics 37 (paired shares); Holm 1979.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -65,21 +70,25 @@ class Outcomes:
         means: Benchmark to (arms, seeds, questions): share of repeats that were right, 0 to 1.
         sampling: Benchmark to (arms,): variance of a mean over repeats, averaged over seeds and
             questions; nan with one repeat.
+        attempt: Benchmark to what one attempt more that is right adds to the mean of an arm over
+            seeds and repeats at its question; none where scores have no bounds.
     """
 
     arms: tuple[str, ...]
     seeds: tuple[int, ...]
     means: Mapping[str, Array]
     sampling: Mapping[str, Array]
+    attempt: Mapping[str, float] = field(default_factory=dict)
 
     @staticmethod
-    def of(grades: pl.DataFrame, arms: Sequence[str]) -> Outcomes:
+    def of(grades: pl.DataFrame, arms: Sequence[str], *, bounded: bool = True) -> Outcomes:
         """Arrange grades.
 
         Args:
-            grades: ``arm``, ``seed``, ``benchmark``, ``item``, ``repeat`` and ``score`` (0 to 1),
-                a row for each attempt.
+            grades: ``arm``, ``seed``, ``benchmark``, ``item``, ``repeat`` and ``score``, a row for
+                each attempt.
             arms: The arms in order, control first.
+            bounded: Whether scores are 0 to 1, as all grades are.
 
         Raises:
             ValueError: If an arm lacks a seed, a question or a repeat that another one has.
@@ -87,6 +96,7 @@ class Outcomes:
         seeds = tuple(grades["seed"].unique().sort())
         means: dict[str, Array] = {}
         sampling: dict[str, Array] = {}
+        attempt: dict[str, float] = {}
         for benchmark in grades["benchmark"].unique(maintain_order=True):
             here = grades.filter(pl.col("benchmark") == benchmark)
             items = here["item"].unique().sort()
@@ -107,7 +117,9 @@ class Outcomes:
             repeats = int(full["repeats"][0])
             variance = full["variance"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
             sampling[benchmark] = variance.reshape(shape).mean(axis=(1, 2)) / repeats
-        return Outcomes(tuple(arms), seeds, means, sampling)
+            if bounded:
+                attempt[benchmark] = 1 / (len(seeds) * repeats)
+        return Outcomes(tuple(arms), seeds, means, sampling, attempt)
 
 
 class Part(NamedTuple):
@@ -188,13 +200,21 @@ class Estimate:
     p: float
 
     @staticmethod
-    def of(value: float, error: Error, level: float = 0.95) -> Estimate:
-        """Make the interval of a number that may be below zero."""
+    def of(value: float, error: Error, level: float = 0.95, *, most: float = math.inf) -> Estimate:
+        """Make the interval of a number that may be below zero.
+
+        Args:
+            value: The number.
+            error: How far it may be off.
+            level: Share of intervals that hold the truth.
+            most: The truth is no farther from zero.
+        """
         half = error.half(level)
-        return Estimate(value, error.se, value - half, value + half, error.p(abs(value)))
+        low, high = max(-most, value - half), min(most, value + half)
+        return Estimate(value, error.se, low, high, error.p(abs(value)))
 
     @staticmethod
-    def share(value: float, error: Error, n: int) -> Estimate:
+    def share(value: float, error: Error, n: float) -> Estimate:
         """Make the interval of a share, which stays between 0 and 1 and holds near both.
 
         It is Wilson's, for the number of independent trials that would give this error.
@@ -202,9 +222,9 @@ class Estimate:
         Args:
             value: The share, 0 to 1.
             error: Of the share.
-            n: Questions; they count as the trials where all were answered alike.
+            n: Questions; they count as the trials where all were right, or all wrong.
         """
-        trials, quantile = float(n), _t(0.025, math.inf)
+        trials, quantile = n, _t(0.025, math.inf)
         if error.se and 0 < value < 1:
             trials = max(1.0, value * (1 - value) / error.se**2)
             quantile = error.half(0.95) / error.se
@@ -265,9 +285,8 @@ def scores(outcomes: Outcomes) -> list[Score]:
     """Estimate the accuracy of every arm: pooled over benchmarks first, then on each."""
     found = []
     for benchmark in _scopes(outcomes):
-        tables = _tables(outcomes, benchmark)
         for index, arm in enumerate(outcomes.arms):
-            found.append(_score(outcomes, index, arm, benchmark, tables))
+            found.append(_score(outcomes, index, arm, benchmark))
     return found
 
 
@@ -285,9 +304,8 @@ def differences(outcomes: Outcomes) -> list[Difference]:
     """
     found: list[Difference] = []
     for benchmark in _scopes(outcomes):
-        tables = _tables(outcomes, benchmark)
-        pairs = _Pairs.of(tables)
-        estimates = [Estimate.of(*pairs.between(k, 0)) for k in range(1, len(outcomes.arms))]
+        pairs = _Pairs.of(outcomes, benchmark)
+        estimates = [pairs.estimate(k, 0) for k in range(1, len(outcomes.arms))]
         for arm, estimate, p in zip(
             outcomes.arms[1:], estimates, holm([e.p for e in estimates]), strict=True
         ):
@@ -348,9 +366,8 @@ def between(
         level: Share of intervals that hold the truth.
         noise: Of training, where more is known of it than these outcomes say.
     """
-    tables = _tables(outcomes, None)
     k, against = outcomes.arms.index(arm), outcomes.arms.index(other)
-    return Estimate.of(*_Pairs.of(tables, noise).between(k, against), level)
+    return _Pairs.of(outcomes, None, noise).estimate(k, against, level)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -395,12 +412,11 @@ def not_worse(outcomes: Outcomes, level: float = 0.05) -> list[str]:
 
     Every arm is compared with the arm of the highest mean, corrected by Holm.
     """
-    tables = _tables(outcomes, None)
-    means = _pooled(tables).mean(axis=1)
+    pairs = _Pairs.of(outcomes, None)
+    means = pairs.pooled.mean(axis=1)
     best = int(means.argmax())
     rest = [k for k in range(len(outcomes.arms)) if k != best]
-    pairs = _Pairs.of(tables)
-    p_values = holm([Estimate.of(*pairs.between(k, best)).p for k in rest])
+    p_values = holm([pairs.estimate(k, best).p for k in rest])
     tied = [k for k, p in zip(rest, p_values, strict=True) if p > level]
     return [outcomes.arms[k] for k in [best, *sorted(tied, key=lambda k: -means[k])]]
 
@@ -482,8 +498,8 @@ def foretold(outcomes: Outcomes, seeds: int) -> Error:
         outcomes: Of two arms or more, and two seeds or more.
         seeds: Seeds of each arm, 2 or more.
     """
-    pairs = _Pairs.of(_tables(outcomes, None))
-    errors = [pairs.between(k, 0)[1] for k in range(1, len(outcomes.arms))]
+    pairs = _Pairs.of(outcomes, None)
+    errors = [pairs.error(k, 0) for k in range(1, len(outcomes.arms))]
     asked, training = (
         Part(sum(e.parts[i].variance for e in errors) / len(errors), errors[0].parts[i].df)
         for i in (0, 1)
@@ -635,8 +651,16 @@ def _scopes(outcomes: Outcomes) -> list[str | None]:
     return [None, *names] if len(names) > 1 else [None]
 
 
+def _names(outcomes: Outcomes, benchmark: str | None) -> list[str]:
+    return list(outcomes.means) if benchmark is None else [benchmark]
+
+
 def _tables(outcomes: Outcomes, benchmark: str | None) -> list[Array]:
-    return list(outcomes.means.values()) if benchmark is None else [outcomes.means[benchmark]]
+    return [outcomes.means[name] for name in _names(outcomes, benchmark)]
+
+
+def _attempts(outcomes: Outcomes, benchmark: str | None) -> list[float]:
+    return [outcomes.attempt.get(name, 0.0) for name in _names(outcomes, benchmark)]
 
 
 def _pooled(tables: Sequence[Array]) -> Array:
@@ -645,18 +669,22 @@ def _pooled(tables: Sequence[Array]) -> Array:
     return pooled
 
 
-def _asked(tables: Sequence[Array]) -> Part:
+def _asked(tables: Sequence[Array], attempts: Sequence[float]) -> Part:
     """Estimate the variance of a mean over questions, if the same seeds were taken again.
+
+    It is no less than if, at two questions of a benchmark, one attempt more were right, and one
+    more were wrong: questions that were all answered alike do not say that the next one will be.
 
     Args:
         tables: For each benchmark (seeds, questions).
+        attempts: For each benchmark what an attempt adds; see `Outcomes`.
     """
-    return _together(
-        [
-            Part(float(t.mean(axis=0).var(ddof=1)) / t.shape[1] / len(tables) ** 2, t.shape[1] - 1)
-            for t in tables
-        ]
-    )
+    parts = []
+    for table, attempt in zip(tables, attempts, strict=True):
+        n = table.shape[1]
+        variance = max(float(table.mean(axis=0).var(ddof=1)) / n, 2 * (attempt / n) ** 2)
+        parts.append(Part(variance / len(tables) ** 2, n - 1))
+    return _together(parts)
 
 
 def _together(parts: Sequence[Part]) -> Part:
@@ -702,43 +730,51 @@ class _Pairs:
 
     Attributes:
         tables: For each benchmark (arms, seeds, questions).
+        attempts: For each benchmark what an attempt adds; see `Outcomes`.
         pooled: Over benchmarks and questions: (arms, seeds).
         noise: Of training; None with one seed.
         sampling: What it is without training; 0 with one seed.
     """
 
     tables: Sequence[Array]
+    attempts: Sequence[float]
     pooled: Array
     noise: Noise | None
     sampling: float
 
     @staticmethod
-    def of(tables: Sequence[Array], noise: Noise | None = None) -> _Pairs:
+    def of(outcomes: Outcomes, benchmark: str | None, noise: Noise | None = None) -> _Pairs:
         """Estimate from all arms what two of them share."""
+        tables, attempts = _tables(outcomes, benchmark), _attempts(outcomes, benchmark)
         pooled = _pooled(tables)
         if pooled.shape[1] == 1:
-            return _Pairs(tables, pooled, None, 0.0)
-        return _Pairs(tables, pooled, noise or _training(pooled), _sampling(tables, paired=True))
+            return _Pairs(tables, attempts, pooled, None, 0.0)
+        sampling = _sampling(tables, paired=True)
+        return _Pairs(tables, attempts, pooled, noise or _training(pooled), sampling)
 
-    def between(self, k: int, against: int) -> tuple[float, Error]:
-        """Return the difference of two arms, and its error."""
+    def estimate(self, k: int, against: int, level: float = 0.95) -> Estimate:
+        """Return the difference of two arms, with its interval."""
         value = float((self.pooled[k] - self.pooled[against]).mean())
-        asked = _asked([t[k] - t[against] for t in self.tables])
+        most = 1.0 if all(self.attempts) else math.inf
+        return Estimate.of(value, self.error(k, against), level, most=most)
+
+    def error(self, k: int, against: int) -> Error:
+        """Return how far the difference of two arms may be off."""
+        asked = _asked([t[k] - t[against] for t in self.tables], self.attempts)
         if self.noise is None:
-            return value, Error((asked,), asked)
+            return Error((asked,), asked)
         n_seeds = self.pooled.shape[1]
         alone = max(0.0, asked.variance - 2 * self.sampling / n_seeds)
         training = Part(2 * self.noise.mean_square / n_seeds, self.noise.df)
-        return value, Error((Part(alone, asked.df), training), asked)
+        return Error((Part(alone, asked.df), training), asked)
 
 
-def _score(
-    outcomes: Outcomes, index: int, arm: str, benchmark: str | None, tables: Sequence[Array]
-) -> Score:
+def _score(outcomes: Outcomes, index: int, arm: str, benchmark: str | None) -> Score:
+    tables, names = _tables(outcomes, benchmark), _names(outcomes, benchmark)
     pooled = _pooled(tables)
     n_arms, n_seeds = pooled.shape
     own = [t[index] for t in tables]
-    asked = _asked(own)
+    asked = _asked(own, _attempts(outcomes, benchmark))
     error, seed_se = Error((asked,), asked), float("nan")
     if n_seeds > 1:
         # What a seed does to all arms does not cancel here. The two parts add up to the spread over
@@ -750,7 +786,8 @@ def _score(
         alone = max(0.0, asked.variance - _sampling(tables, paired=False) / n_seeds)
         error = Error((Part(alone, asked.df), _together(parts)), asked)
         seed_se = math.sqrt(sum(part.variance for part in parts))
-    names = [benchmark] if benchmark else list(outcomes.means)
+    # Benchmarks weigh alike, so that questions of a small one count for more than one each.
+    questions = len(own) ** 2 / sum(1 / t.shape[1] for t in own)
     sampling = (
         sum(
             float(outcomes.sampling[name][index]) / outcomes.means[name][index].size
@@ -761,7 +798,7 @@ def _score(
     return Score(
         arm=arm,
         benchmark=benchmark,
-        estimate=Estimate.share(float(pooled[index].mean()), error, sum(t.shape[1] for t in own)),
+        estimate=Estimate.share(float(pooled[index].mean()), error, questions),
         sampling_se=math.sqrt(sampling),
         question_se=math.sqrt(asked.variance),
         seed_se=seed_se,

@@ -203,7 +203,8 @@ def _likelihood(result: Result, outcomes: Outcomes) -> list[Block]:
     table = result.likelihoods()
     if table is None:
         return []
-    found = Outcomes.of(table.filter(pl.col("arm").is_in(outcomes.arms)), outcomes.arms)
+    here = table.filter(pl.col("arm").is_in(outcomes.arms))
+    found = Outcomes.of(here, outcomes.arms, bounded=False)
     against = {d.arm: d for d in differences(found) if d.benchmark is None}
     rows = []
     for arm, mean in means(found).items():
