@@ -17,11 +17,12 @@ from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils._pytree import tree_leaves  # noqa: E402
 
 from stillroom.train import ensemble, proxy  # noqa: E402
-from stillroom.train.batches import BUCKETS, IGNORED, TokenRow, draws  # noqa: E402
+from stillroom.train.batches import BUCKETS, IGNORED, TokenRow, collate, draws  # noqa: E402
 from stillroom.train.ensemble import Lessons, Students, train_together  # noqa: E402
-from stillroom.train.loop import TrainSettings  # noqa: E402
+from stillroom.train.loop import TrainSettings, cross_entropy, loss_of  # noqa: E402
 from stillroom.train.model import ModelConfig, Qwen2  # noqa: E402
 from stillroom.train.proxy import Proxy  # noqa: E402
+from stillroom.train.stacked import stacked_logits  # noqa: E402
 from stillroom.train.trainer import Job, Trained, TrainingFailed  # noqa: E402
 
 BASE = Path(__file__).parents[2] / "src/stillroom/models/embedded/base-1"
@@ -97,6 +98,32 @@ def test_steps_stay_on_the_device_and_never_wait_for_it():
     assert losses.device.type == "meta"
     parts = [*students.masters.values(), *students.workers.values(), *lessons.text, plan]
     assert {part.device.type for part in parts} == {"meta"}
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2])
+def test_stacked_students_compute_what_each_computes_alone(kv_heads):
+    config = ModelConfig(32, 32, 20, 2, 4, kv_heads, max_position_embeddings=256)
+    models = [Qwen2(config) for _ in UNEVEN]
+    for seed, model in enumerate(models):
+        model.initialise(seed)
+    drawn = [next(draws(rows, 300, 0)) for rows in UNEVEN]
+    lessons = Lessons(UNEVEN, 300, "cpu")
+    batch = lessons.batch(lessons.plan([[draw] for draw in drawn]), 0)
+    each = [dict(model.named_parameters()) for model in models]
+    weights = {
+        name: torch.stack([named[name].detach() for named in each]).requires_grad_()
+        for name in each[0]
+    }
+    rope = (models[0].get_buffer("cos"), models[0].get_buffer("sin"))
+    logits = stacked_logits(config, weights, rope, batch)
+    losses = cross_entropy(logits, batch.targets.flatten(1))
+    grads = torch.autograd.grad(losses.sum(), list(weights.values()))
+    for number, (model, draw) in enumerate(zip(models, drawn, strict=True)):
+        loss = loss_of(model, collate(draw))
+        assert float(losses[number].detach()) == pytest.approx(float(loss.detach()), rel=1e-5)
+        for name, grad in zip(weights, grads, strict=True):
+            alone = torch.autograd.grad(loss, each[number][name], retain_graph=True)[0]
+            assert torch.allclose(grad[number], alone, atol=1e-5), name
 
 
 @pytest.mark.parametrize(

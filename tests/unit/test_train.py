@@ -208,7 +208,7 @@ def test_sampler_repeats_itself_for_a_seed(trained) -> None:
     assert draw(1) != draw(2)
 
 
-def test_working_type_is_that_which_the_cpu_multiplies(monkeypatch) -> None:
+def test_working_type_is_that_which_the_device_multiplies(monkeypatch) -> None:
     for able, kind in (
         ({"avx512_bf16": True}, "bfloat16"),
         ({"avx512_bf16": False, "avx2": True}, "float32"),
@@ -216,6 +216,13 @@ def test_working_type_is_that_which_the_cpu_multiplies(monkeypatch) -> None:
     ):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda able=able: able)
         assert fastest_dtype() == kind
+    for able, kind in ((True, "bfloat16"), (False, "float32")):
+        # Emulation is no ability: Turing says yes to it.
+        def supported(including_emulation, able=able):
+            return able or including_emulation
+
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+        assert fastest_dtype("cuda:1") == kind
 
 
 def test_students_of_one_process_are_those_of_processes_of_their_own() -> None:
@@ -229,7 +236,8 @@ def test_students_of_one_process_are_those_of_processes_of_their_own() -> None:
     found = train_together(together, rows, seeds)
     for one, other, record, same in zip(alone, together, records, found, strict=True):
         for (name, p), q in zip(one.named_parameters(), other.parameters(), strict=True):
-            assert torch.allclose(p, q, atol=2e-3), name
+            # Muon, which turns by bfloat16, makes more of what float32 rounds.
+            assert torch.allclose(p, q, atol=1e-2), name
         assert (record.tokens, record.rows, record.steps) == (same.tokens, same.rows, same.steps)
         assert same.losses == pytest.approx(record.losses, abs=2e-3)
     assert not torch.equal(together[0].embed_tokens.weight, together[1].embed_tokens.weight)

@@ -18,7 +18,6 @@ from itertools import islice
 
 import torch
 from torch import Tensor
-from torch.func import functional_call, vmap
 
 from stillroom.train.batches import (
     Batch,
@@ -39,6 +38,7 @@ from stillroom.train.loop import (
     rate,
 )
 from stillroom.train.model import Qwen2
+from stillroom.train.stacked import stacked_logits
 
 
 def train_together(
@@ -178,25 +178,22 @@ class Students:
             for name in each[0]
         }
         """Parameter name to float32 weights, (students, ...)."""
-        self.dtype = getattr(torch, dtype)
+        kind = getattr(torch, dtype)
         self.workers = {
-            name: part.to(self.dtype, copy=True).requires_grad_()
-            for name, part in self.masters.items()
+            name: part.to(kind, copy=True).requires_grad_() for name, part in self.masters.items()
         }
         copies = {name: worker.detach() for name, worker in self.workers.items()}
         self.optimizer = optimizer_of(self.masters, copies, settings)
-        self.skeleton = Qwen2(models[0].config).to(device)
+        self.config = models[0].config
+        cos, sin = (models[0].get_buffer(name).to(device) for name in ("cos", "sin"))
+        self.rope = cos, sin
 
     def step(self, batch: Batch, rate: float) -> Tensor:
         """Take one step, and return the loss of each student before it, (students,)."""
-        bias = batch.bias.to(self.dtype)
-        logits = vmap(self._logits)(self.workers, batch.tokens, batch.positions, bias)
-        losses = cross_entropy(logits.flatten(1, 2), batch.targets.flatten(1))
-        torch.autograd.backward(losses.sum())
-        grads = {name: w.grad for name, w in self.workers.items() if w.grad is not None}
-        self.optimizer.step(grads, rate)
-        for worker in self.workers.values():
-            worker.grad = None
+        logits = stacked_logits(self.config, self.workers, self.rope, batch)
+        losses = cross_entropy(logits, batch.targets.flatten(1))
+        grads = torch.autograd.grad(losses.sum(), list(self.workers.values()))
+        self.optimizer.step(dict(zip(self.workers, grads, strict=True)), rate)
         return losses.detach()
 
     def hand_back(self, models: Sequence[Qwen2]) -> None:
@@ -204,9 +201,3 @@ class Students:
         host = {name: part.cpu() for name, part in self.masters.items()}
         for number, model in enumerate(models):
             model.load_state_dict({name: part[number] for name, part in host.items()})
-
-    def _logits(
-        self, weights: dict[str, Tensor], tokens: Tensor, positions: Tensor, bias: Tensor
-    ) -> Tensor:
-        found: Tensor = functional_call(self.skeleton, weights, (tokens, positions, bias))
-        return found

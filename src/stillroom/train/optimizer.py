@@ -68,17 +68,19 @@ class Optimizer:
         """
         self._muon(grads, self.muon_lr * rate)
         self._adam(grads, self.adam_lr * rate)
-        for name, worker in self.workers.items():
-            worker.copy_(self.masters[name])
+        torch._foreach_copy_(
+            list(self.workers.values()), [self.masters[name] for name in self.workers]
+        )
 
     def _muon(self, grads: Mapping[str, Tensor], lr: float) -> None:
         for names, momentum in self.groups:
-            grad = torch.stack([grads[name].float() for name in names])
+            masters = [self.masters[name] for name in names]
+            grad = torch.stack([grads[name] for name in names]).float()
             momentum.lerp_(grad, 0.05)
             update = _orthogonal(grad.lerp_(momentum, 0.95).flatten(0, 1)).view_as(momentum)
             update *= max(1.0, update.shape[2] / update.shape[3]) ** 0.5
-            for name, part in zip(names, update, strict=True):
-                self.masters[name].mul_(1 - lr * self.weight_decay).add_(part, alpha=-lr)
+            torch._foreach_mul_(masters, 1 - lr * self.weight_decay)
+            torch._foreach_add_(masters, update.unbind(), alpha=-lr)
 
     def _adam(self, grads: Mapping[str, Tensor], lr: float) -> None:
         self.steps += 1
@@ -86,8 +88,7 @@ class Optimizer:
         wide = [grads[name].float() for name in self.rest]
         norms = torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in wide])
         scale = (self.clip / (torch.linalg.vector_norm(norms, dim=0) + 1e-6)).clamp(max=1.0)
-        for grad in wide:
-            grad *= scale.view(-1, *[1] * (grad.ndim - 1))
+        wide = [grad * scale.view(-1, *[1] * (grad.ndim - 1)) for grad in wide]
         torch._foreach_lerp_(self.means, wide, 1 - _BETA1)
         torch._foreach_mul_(self.squares, _BETA2)
         torch._foreach_addcmul_(self.squares, wide, wide, 1 - _BETA2)
@@ -105,7 +106,7 @@ def _orthogonal(matrices: Tensor) -> Tensor:
     x = (matrices.transpose(1, 2) if tall else matrices).bfloat16().contiguous()
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(5):
-        gram = x @ x.transpose(1, 2)
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        gram = torch.bmm(x, x.transpose(1, 2))
+        x = a * x + torch.bmm(b * gram + torch.bmm(c * gram, gram), x)
     result: Tensor = (x.transpose(1, 2) if tall else x).float()
     return result
