@@ -219,7 +219,9 @@ def models_page() -> str:
         "again with one call.",
         "A request that the server judges for what it is (400, 422, moderation: `refused`; 413 or "
         "a full context: `too_long`) is not asked again. An answer that was cut (`length`) or "
-        "filtered (`content_filter`) is an answer, and says so in `finish_reason`.",
+        "filtered (`content_filter`) is an answer, and says so in `finish_reason`. Where "
+        "`max_tokens` alone, or with the prompt, is more than the server's context, the call is "
+        "made again for what there is room for, as the local engine does.",
         "A run stops at once, with one message and everything bought kept, when the key is refused "
         "(401, 403), money is wanted (402, quota), or address or model are wrong (404); after "
         f"`outage_s` without any answer; and when {STORM_IN_ROW} requests in a row, or half of "

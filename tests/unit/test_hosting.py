@@ -100,7 +100,7 @@ def test_a_server_that_does_not_start_is_one_message(
     folder = write_checkpoint(tmp_path / "student")
     (tmp_path / "broken").touch()
     with (
-        pytest.raises(ModelError, match=r"after 3 restarts; .*\n?.*no memory left on the GPU"),
+        pytest.raises(ModelError, match=r"after 1 restart; .*\n?.*no memory left on the GPU"),
         hosted(ModelsConfig({}, students=stand_in), "s", lambda: folder, tmp_path / "logs") as lent,
     ):
         lent.open("s")

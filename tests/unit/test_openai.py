@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from tests.servers import (
     Behaviour,
     Seen,
@@ -135,6 +136,88 @@ def test_seed_kept_when_a_refusal_only_quotes_the_word(serve: Serve) -> None:
     server.behave = answer()
     list(teacher.complete([asked()]))
     assert "seed" in server.bodies[-1]
+
+
+def full_context(words: str, context: int = 1024, prompt: int = 23) -> Behaviour:
+    """Refuse a limit that, with the prompt, is more than the context, in a server's own words."""
+
+    async def behave(seen: Seen, request: web.Request) -> web.StreamResponse:
+        limit = seen.body.get("max_tokens", seen.body.get("max_completion_tokens", 0))
+        alone = "max_model_len" in words  # 0.32 fits other limits to the prompt
+        if limit > context - (0 if alone else prompt):
+            said = words.format(limit=limit, prompt=prompt, total=limit + prompt)
+            return await refusal(400, said, param="max_tokens", code=400)(seen, request)
+        return await answer("4", finish="length")(seen, request)
+
+    return behave
+
+
+TOO_MUCH = {
+    "vllm 0.32": (
+        "max_tokens={limit} cannot be greater than max_model_len=1024. Please request fewer output "
+        "tokens. (parameter=max_tokens, value={limit})"
+    ),
+    "vllm, prompt cut": (
+        "This model's maximum context length is 1024 tokens. However, you requested {limit} output "
+        "tokens and your prompt contains at least {prompt} input tokens, for a total of at least "
+        "1025 tokens. Please reduce the length of the input prompt or the number of requested "
+        "output tokens. (parameter=input_tokens, value={prompt})"
+    ),
+    "vllm, prompt counted": (
+        "'max_tokens' or 'max_completion_tokens' is too large: {limit}. This model's maximum "
+        "context length is 1024 tokens and your request has {prompt} input tokens"
+    ),
+    "vllm, at first": (
+        "This model's maximum context length is 1024 tokens. However, you requested {total} tokens "
+        "({prompt} in the messages, {limit} in the completion). Please reduce the length of the "
+        "messages or completion."
+    ),
+    "sglang": (
+        "Requested token count exceeds the model's maximum context length of 1024 tokens. You "
+        "requested a total of {total} tokens: {prompt} tokens from the input messages and {limit} "
+        "tokens for the completion."
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TOO_MUCH)
+def test_limit_beyond_the_context_gets_what_is_left(serve: Serve, name: str) -> None:
+    server = serve(full_context(TOO_MUCH[name]))
+    teacher = model(server, concurrency=1)
+    [(request, reply)] = teacher.complete([asked(max_tokens=32_768)])
+    assert isinstance(reply, Completion)
+    assert (request.sampling.max_tokens, reply.finish_reason) == (32_768, "length")
+    list(teacher.complete([asked("3+3?", max_tokens=100)]))  # others keep their limit
+    limits = [body.get("max_tokens") for body in server.bodies]
+    assert limits == [32_768, 1024 if name == "vllm 0.32" else None, 100]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "This model's maximum context length is 1024 tokens. However, your prompt contains at "
+        "least 1025 input tokens, which exceeds this limit even without any output tokens. Please "
+        "reduce the length of the input prompt. (parameter=input_tokens, value=1025)",
+        "This model's maximum context length is 1024 tokens. However, your prompt contains 160000 "
+        "characters (more than 13312 characters, which is the upper bound for 1024 input tokens). "
+        "Please reduce the length of the input prompt.",
+        "This model's maximum context length is 1024 tokens. However, you requested 0 output "
+        "tokens and your prompt contains at least 1025 input tokens, for a total of at least 1025.",
+    ],
+)
+def test_prompt_beyond_the_context_is_asked_once(serve: Serve, words: str) -> None:
+    server = serve(refusal(400, words, param="input_tokens", code=400))
+    reply = reply_to(server, asked(max_tokens=20))
+    assert isinstance(reply, Failure)
+    assert (reply.reason, server.total) == ("too_long", 1)
+
+
+def test_limit_that_is_refused_whatever_it_is_ends_as_too_long(serve: Serve) -> None:
+    words = TOO_MUCH["sglang"].format(limit=9, prompt=2000, total=2009)
+    server = serve(refusal(400, words))
+    reply = reply_to(server, asked(max_tokens=9))
+    assert isinstance(reply, Failure)
+    assert (reply.reason, server.total) == ("too_long", 2)
 
 
 def test_max_tokens_rejected_is_renamed_and_remembered(serve: Serve) -> None:

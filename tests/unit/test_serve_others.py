@@ -26,7 +26,10 @@ import http.server, os, subprocess, sys, time
 flags = dict(zip(sys.argv, sys.argv[1:]))
 folder, port = sys.argv[1], int(flags["--port"])
 if os.path.exists(f"{folder}/broken"):
-    print("no memory left"); sys.exit(3)
+    said = open(f"{folder}/broken").read()
+    print(said or "no memory left")
+    open(f"{folder}/starts", "a").write(".")
+    sys.exit(2 if "arguments" in said else 3)
 worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 open(f"{folder}/pids", "a").write(f"{os.getpid()} {worker.pid}\\n")
 open(f"{folder}/gpus", "a").write(os.environ.get("CUDA_VISIBLE_DEVICES", "-") + "\\n")
@@ -140,13 +143,63 @@ def test_crashed_server_is_started_again_on_its_port(start: Callable[..., Runnin
     assert running.alive() == []
 
 
-def test_server_that_crashes_for_ever_ends_all_with_its_last_words(
-    start: Callable[..., Running], tmp_path: Path
+# What vLLM 0.32 says, shortened: the cause first, others that waited for it, and cleaning up.
+NO_MEMORY = """\
+(APIServer pid=13204) WARNING 11-21 13:38:56 [system_utils.py:255] errors like `OSError: [Errno 24]`
+(Worker pid=13354) ERROR 11-21 13:39:43 [multiproc_executor.py:1063] Traceback (most recent call):
+(Worker pid=13354) ERROR 11-21 13:39:43 [multiproc_executor.py:1063]     raise ValueError(
+(Worker pid=13354) ERROR 11-21 13:39:43 [multiproc_executor.py:1063] ValueError: Available \
+memory on node 0 (21.31/23.21 GiB) is less than requested memory for kv (400.0 GiB).
+(EngineCore pid=13261) ERROR 11-21 13:39:43 [core.py:1510] RuntimeError: Worker failed with error
+Traceback (most recent call last):
+RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}
+resource_tracker.py:254: UserWarning: There appear to be 1 leaked shared_memory objects
+  warnings.warn('resource_tracker: There appear to be %d '
+"""
+TOO_LONG = """\
+Traceback (most recent call last):
+    s.__pydantic_validator__.validate_python(ArgsKwargs(args, kwargs), self_instance=s)
+pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig
+  Value error, User-specified max_model_len (33000) is greater than the derived max_model_len
+    For further information visit https://errors.pydantic.dev/2.14/v/value_error
+"""
+MISUSE = """\
+usage: vllm [-h] [-v]
+vllm: error: unrecognized arguments: --no-such-flag 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("log", "restarts", "said"),
+    [
+        ("", 1, "says: no memory left"),
+        (NO_MEMORY, 1, "says: ValueError: Available memory on node 0 (21.31/23.21 GiB) is less "
+         "than requested memory for kv (400.0 GiB).\n"),
+        (TOO_LONG, 1, "Error: 1 validation error for ModelConfig | Value error, User-specified"),
+        (MISUSE, 0, "vllm: error: unrecognized arguments: --no-such-flag 1"),
+    ],
+)  # fmt: skip
+def test_server_that_never_starts_is_soon_given_up_with_the_cause(
+    start: Callable[..., Running], tmp_path: Path, log: str, restarts: int, said: str
 ) -> None:
-    (tmp_path / "broken").touch()
+    (tmp_path / "broken").write_text(log)
     running = start("--restarts", "2")
     _, err = running.process.communicate(timeout=60)
     assert running.process.returncode == 1
+    assert said in err
+    number = "1 restart;" if restarts else "0 restarts;"
+    assert f"after {number} expected it to serve" in err
+    assert (tmp_path / "starts").read_text() == "." * (restarts + 1)
+
+
+def test_server_that_has_worked_is_started_as_often_as_said(
+    start: Callable[..., Running], tmp_path: Path
+) -> None:
+    running = start("--restarts", "2")
+    running.until_healthy()
+    (tmp_path / "broken").touch()
+    os.kill(running.pids()[0][0], signal.SIGKILL)
+    _, err = running.process.communicate(timeout=60)
     assert "vllm: server 0 ended with status 3, after 2 restarts; expected it to serve" in err
     assert err.rstrip().endswith("no memory left")
 

@@ -8,6 +8,7 @@ machines; start one supervisor on each.
 
 import ctypes
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -31,6 +32,13 @@ Program = Literal["vllm", "sglang"]
 _LOOK_S = 0.2
 _HEALTH_TIMEOUT_S = 5.0
 _LAST_WORDS = 5  # lines of a log in a message
+_LONGEST_WORDS = 1000  # characters of them
+_MISUSE = 2  # the status of a program that does not understand its arguments
+# What stands before a line: (Worker pid=12) ERROR 11-21 13:31:34 [core.py:1512]
+_MARK = re.compile(
+    r"^(?:\(\w+ pid=\d+\) )?(?:[A-Z]+ \d\d-\d\d [\d:]+ \[[^\]]*\] ?|\[[\d: -]+[^\]]*\] )?"
+)
+_EXCEPTION = re.compile(r"(?:[a-z_]\w*\.)*[A-Z]\w*(?:Error|Exception): .")
 _PR_SET_PDEATHSIG = 1
 
 
@@ -122,7 +130,8 @@ class Patience:
     Attributes:
         start_s: Seconds that a server may take to become healthy; large models load for minutes.
         hang_s: Seconds without a healthy answer after which a server is started again.
-        restarts: Times that a server may be started again within `window_s`.
+        restarts: Times that a server may be started again within `window_s`; one that has never
+            been healthy gets one more start at most, and none if its arguments are wrong.
         window_s: Seconds.
         stop_s: Seconds that a server gets to end by itself.
     """
@@ -141,7 +150,9 @@ class _Server:
     log: Path
     process: "subprocess.Popen[bytes] | None" = None
     healthy_at: float | None = None
+    proven: bool = False  # it has been healthy
     started_at: float = 0.0
+    said_from: int = 0  # where the log of this start begins
     restarts: list[float] = field(default_factory=list)
 
 
@@ -257,6 +268,7 @@ class Supervisor:
 
     def _start(self, server: _Server) -> None:
         with server.log.open("ab") as log:
+            server.said_from = log.tell()
             server.process = subprocess.Popen(
                 self._launch.command(server.port),
                 env=self._launch.environment(server.number),
@@ -274,22 +286,25 @@ class Supervisor:
         now = time.monotonic()
         status = server.process.poll()
         if status is not None:
-            self._restart(server, f"ended with status {status}")
+            self._restart(server, f"ended with status {status}", hopeless=status == _MISUSE)
         elif self._healthy(server.port):
             if server.healthy_at is None:
                 self._say(f"server {server.number} is healthy")
-            server.healthy_at = time.monotonic()
+            server.healthy_at, server.proven = time.monotonic(), True
         elif server.healthy_at is None:
             if now - server.started_at > self._patience.start_s:
                 raise self._given_up(server, f"not healthy after {self._patience.start_s:g} s")
         elif now - server.healthy_at > self._patience.hang_s:
             self._restart(server, f"not healthy for {self._patience.hang_s:g} s")
 
-    def _restart(self, server: _Server, why: str) -> None:
+    def _restart(self, server: _Server, why: str, *, hopeless: bool = False) -> None:
         now = time.monotonic()
         server.restarts = [t for t in server.restarts if now - t < self._patience.window_s]
-        if len(server.restarts) >= self._patience.restarts:
-            raise self._given_up(server, f"{why}, after {len(server.restarts)} restarts")
+        most = self._patience.restarts
+        if not server.proven:
+            most = 0 if hopeless else min(1, most)
+        if (done := len(server.restarts)) >= most:
+            raise self._given_up(server, f"{why}, after {done} restart{'s' * (done != 1)}")
         server.restarts.append(now)
         self._say(f"server {server.number} {why}; starting it again")
         assert server.process is not None
@@ -298,11 +313,12 @@ class Supervisor:
         self._start(server)
 
     def _given_up(self, server: _Server, why: str) -> ModelError:
-        lines = server.log.read_text("utf-8", "replace").strip().splitlines()[-_LAST_WORDS:]
-        words = " | ".join(line.strip() for line in lines) or "nothing"
+        with server.log.open("rb") as log:
+            log.seek(server.said_from)
+            text = log.read().decode("utf-8", "replace")
         return ModelError(
             f"{self._launch.program}: server {server.number} {why}; expected it to serve "
-            f"{self._launch.model}. Its log, {server.log}, ends: {words}"
+            f"{self._launch.model}. Its log, {server.log}, says: {cause_in(text)}"
         )
 
     def _healthy(self, port: int) -> bool:
@@ -312,6 +328,27 @@ class Supervisor:
                 return bool(response.status == 200)
         except (OSError, urllib.error.URLError, ValueError):
             return False
+
+
+def cause_in(text: str) -> str:
+    """Return the lines of a log that tell why a server ended.
+
+    The first exception counts: those after it are of processes that waited for the one that failed,
+    and what a server says last is about cleaning up. Without any, the last lines.
+    """
+    lines = [_MARK.sub("", line).rstrip() for line in text.strip().splitlines()]
+    told = lines[-_LAST_WORDS:]
+    for number, line in enumerate(lines):
+        if _EXCEPTION.match(line):
+            # A message may go on in lines that are set in.
+            told = [line]
+            for more in lines[number + 1 : number + _LAST_WORDS]:
+                if not more.startswith(" "):
+                    break
+                told.append(more)
+            break
+    words = " | ".join(line.strip() for line in told if line.strip())
+    return words[:_LONGEST_WORDS] or "nothing"
 
 
 def free_ports(host: str, count: int) -> list[int]:

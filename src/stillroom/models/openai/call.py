@@ -29,6 +29,7 @@ from stillroom.models.openai.wire import (
     ServerError,
     clean,
     read_reply,
+    room_left,
 )
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class _Job:
         give_up_at: On the loop's clock; patience ends then.
         last: The server that failed it last.
         guess: Tokens that were set aside for it in the budget.
+        room: Limit to ask for instead of ``max_tokens``, as `room_left` tells; None as usual.
     """
 
     requests: Sequence[Request]
@@ -61,6 +63,7 @@ class _Job:
     give_up_at: float = math.inf
     last: Server | None = None
     guess: float = 0.0
+    room: int | None = None
 
 
 class Call:
@@ -320,7 +323,7 @@ class Call:
         self._ask(job, server, self._model.dialect)
 
     def _ask(self, job: _Job, server: Server, dialect: Dialect) -> None:
-        body = dialect.payload(job.requests, self._serving.served_name)
+        body = dialect.payload(job.requests, self._serving.served_name, room=job.room)
         hear = partial(self._heard, job, server, dialect, self._loop.time())
         self._clients[server.url].post(body, hear)
 
@@ -480,6 +483,9 @@ class Call:
         except BadReplyError as problem:
             raise Fault("bad_reply", str(problem)) from None
         if isinstance(reply, ServerError):
+            if job.room is None and (room := room_left(reply)) is not None:
+                job.room = room
+                return dialect
             return dialect.other(reply) or self._refusal(job, server, reply, heard.headers)
         # Believed only once the server has answered it.
         self._model.dialect = dialect

@@ -36,6 +36,11 @@ _FINISH_REASONS: dict[str, FinishReason] = {
 }
 
 _NO_SCHEMA = re.compile(r"response.?format|json.?schema|structured|guided|grammar|xgrammar", re.I)
+_NO_ROOM = re.compile(
+    r"max_model_len=(\d{1,9})\b|is too large.{0,40}context length"
+    r"|context length.{0,80}\b[1-9]\d* output tokens"
+    r"|context length.{0,120}\b[1-9]\d* (?:in|tokens for) the completion"
+)
 _KEYLIKE = re.compile(r"\b(sk|key|hf|gsk|xai)[-_][\w*.-]{6,}")
 
 
@@ -70,12 +75,22 @@ class Dialect:
     limit: str = "max_tokens"
     schema: bool = True
 
-    def payload(self, requests: Sequence[Request], served_name: str) -> bytes:
-        """Write the JSON body that asks for draws of one question in one call."""
+    def payload(
+        self, requests: Sequence[Request], served_name: str, *, room: int | None = None
+    ) -> bytes:
+        """Write the JSON body that asks for draws of one question in one call.
+
+        Args:
+            requests: The draws.
+            served_name: What the servers call the model.
+            room: Where the context has no room for ``max_tokens``: the limit to ask for instead,
+                or 0 for what is left.
+        """
         first = requests[0]
-        begin = self._begin(
-            served_name, first.messages, first.sampling, first.schema, len(requests)
-        )
+        sampling = first.sampling
+        if room is not None:
+            sampling = replace(sampling, max_tokens=room or None)
+        begin = self._begin(served_name, first.messages, sampling, first.schema, len(requests))
         if not self.seed:
             return begin + b"}"
         # From the key: draws differ, and so do questions of the same draw.
@@ -119,6 +134,25 @@ class Dialect:
             return None
         wanted = {"name": "reply", "strict": True, "schema": json.loads(schema)}
         return {"type": "json_schema", "json_schema": wanted}
+
+
+def room_left(error: ServerError) -> int | None:
+    """Return the limit to ask for where an error says that the context has no room for it.
+
+    The local engine gives what there is room for, and so do servers that are asked for it. vLLM
+    0.32 refuses a limit above its context, and fits a smaller one to the prompt itself; other
+    versions, and SGLang, refuse prompt and limit that are too much together, and without a limit
+    give what is left.
+
+    Returns:
+        Tokens; 0 for no limit; None where the error is about something else, such as a prompt that
+        alone is too long.
+
+    >>> room_left(ServerError(400, "max_tokens=9000 cannot be greater than max_model_len=1024."))
+    1024
+    """
+    found = _NO_ROOM.search(error.words) if error.status == 400 else None
+    return None if found is None else int(found[1] or 0)
 
 
 class BadReplyError(Exception):
