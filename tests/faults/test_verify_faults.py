@@ -56,6 +56,32 @@ def gone(pid):
     return False
 
 
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "-2*x*asin(x) - 5*sqrt(1 - x**2) + C",
+        r"x \equiv 3 \pmod 5",
+        "1, 2, ..., 5",
+        "$n$ if $5$",
+        "12가지 5",
+    ],
+)
+def test_math_text_that_is_read_in_part_is_undecided(maths, reference):
+    [verdict] = maths.verify([Task(r"\boxed{5}", reference)])
+    assert (verdict.outcome, verdict.detail) == (
+        "unparsed", "the reference cannot be read as mathematics",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference"),
+    [("$x>1$ or $x<0$", r"x > 1 \text{ or } x < 0"), ("$k \\ne 1$, $k > 0$", "k > 0, k \\neq 1")],
+)
+def test_math_lists_of_formulas_are_read_whole(maths, answer, reference):
+    [verdict] = maths.verify([Task(rf"\boxed{{{answer}}}", reference)])
+    assert verdict.outcome == "correct"
+
+
 @pytest.mark.slow
 def test_math_pathological_items_neither_hang_nor_crash_nor_touch_others(maths):
     tasks = [task for bad in BAD.values() for task in (Task(*bad), GOOD[0], GOOD[1])]

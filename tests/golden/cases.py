@@ -13,6 +13,7 @@ from tests.kitchen import Kitchen
 from stillroom.models.chat import Reply, Request
 from stillroom.models.ledger import Ledger
 from stillroom.recipe.form import STEPS
+from stillroom.verifiers import CHANGED, key_of
 
 FOLDER = Path(__file__).parent
 
@@ -52,8 +53,13 @@ def reply(request: Request) -> Reply:
 
 
 def golden_file(step: str) -> Path:
-    """Return where the golden rows of a case lie, under its step's present version."""
-    return FOLDER / f"{step}.v{STEPS[step.split('_')[0]].VERSION}.json"
+    """Return where the golden rows of a case lie, under its step's present version.
+
+    Keys speak of a verifier whose verdicts have changed, and so do the names of its rows.
+    """
+    text = "".join(CASES[step])
+    kinds = [key_of(kind).replace("/", "") for kind in CHANGED if kind in text]
+    return FOLDER / ".".join([step, f"v{STEPS[step.split('_')[0]].VERSION}", *kinds, "json"])
 
 
 def rows_of(step: str) -> list[dict[str, Any]]:

@@ -134,6 +134,28 @@ def test_math_doubtful_pair_is_undecided_and_says_why(maths, answer, reference):
     assert maths.pool.pids() == []
 
 
+PROSE = [
+    r"$p=5$ and all primes $p \equiv \pm 1 \pmod 5$",
+    r"All positive integers $n$ such that $\nu_{p}(n) \neq 1$ for all prime $p \equiv 1(\bmod 5)$",
+    "Each of the 3 gets 4 apples, so that 2 are left, and with the 3 of Ann that makes 5",
+    "The sum is 5.",
+    "$a$ is not $5$",
+    "{'price': 0.0149, 'at_once': 5, 'note': 'exercise the option'}",
+    "5 of the men do it",
+]
+
+
+@pytest.mark.parametrize("reference", PROSE)
+def test_math_prose_is_never_right_by_a_number_in_it(maths, reference):
+    for answer, known in ((r"\boxed{5}", reference), (rf"\boxed{{{reference}}}", "5")):
+        [verdict] = maths.verify([Task(answer, known)])
+        assert verdict.outcome == "unparsed"
+        assert verdict.detail == "words that only a reader can judge"
+    assert maths.pool.pids() == []
+    [itself] = maths.verify([Task(rf"\boxed{{{reference}}}", reference)])
+    assert itself.outcome == "correct"
+
+
 @pytest.mark.parametrize("reference", [None, "", "  \n"])
 def test_math_no_reference_is_neither_correct_nor_wrong(maths, reference):
     [verdict] = maths.verify([Task(r"\boxed{5}", reference)])
@@ -155,7 +177,7 @@ def test_math_very_long_answer_is_unparsed(maths):
 def test_math_verdict_names_verifier_and_engine(maths):
     [verdict] = maths.verify([Task("#### 5", "5")])
     assert verdict.verifier == maths.name
-    assert maths.name.startswith("math/4 math-verify 0.9")
+    assert maths.name.startswith("math/5 math-verify 0.9")
     assert verdict.rule == "hashes"
 
 

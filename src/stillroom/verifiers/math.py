@@ -14,7 +14,8 @@ The final answer is taken by `stillroom.text.answers`, stripped of wrappers (dol
 5. A pair in other brackets is another answer: ``(3,5)`` is a point, ``[3,5]`` an interval.
 6. The common forms of expressions, tuples, intervals, lists, matrices and equations are compared
    by value; see `stillroom.verifiers.expression`.
-7. Everything else goes to math-verify in worker processes with limits on time and memory.
+7. Prose, on either side, is undecided: a reader that looks for mathematics in it finds a part.
+8. Everything else goes to math-verify in worker processes with limits on time and memory.
 
 Decisions that a reader may want to know:
 
@@ -63,7 +64,7 @@ class MathVerifier:
             workers: Processes; verdicts do not depend on their number.
             limits: What each may use.
         """
-        self.name = f"math/4 math-verify {version('math-verify')}"
+        self.name = f"math/5 math-verify {version('math-verify')}"
         self.pool = Pool("stillroom.verifiers.math_worker", workers=workers, limits=limits)
 
     def __enter__(self) -> Self:
@@ -92,7 +93,7 @@ class MathVerifier:
         verdicts = []
         for one, decision in zip(found, decisions, strict=True):
             if isinstance(decision, _Pair):
-                decision = _judged(replies[decision], decision)
+                decision = _judged(replies[decision])
             text, rule = one or (None, None)
             verdicts.append(Verdict(decision.outcome, text, rule, decision.detail, self.name))
         return verdicts
@@ -125,14 +126,12 @@ def _decide(found: Extracted | None, reference: str | None) -> _Decision | _Pair
     return compare(found.text, reference)
 
 
-def _judged(reply: str | Failure, pair: _Pair) -> _Decision:
+def _judged(reply: str | Failure) -> _Decision:
     if isinstance(reply, Failure):
         return _Decision("error", f"{reply.reason}: {reply.detail}")
     if reply == "correct":
         return _CORRECT
     if reply == "incorrect":
-        if any(_PROSE.search(_COMMAND.sub(" ", text)) for text in pair):
-            return _PROSE_DECISION
         return _INCORRECT
     return _Decision("unparsed", _UNREAD[reply])
 
@@ -155,6 +154,8 @@ def compare(answer: str, reference: str) -> _Decision | _Pair:
     same = agree(one, other)
     if same is not None:
         return _CORRECT if same else _INCORRECT
+    if any(_PROSE.search(_COMMAND.sub(" ", text)) for text in (one, other)):
+        return _PROSE_DECISION
     return _Pair(one, other)
 
 
@@ -476,11 +477,11 @@ def _equal(answer: Number, reference: Number) -> bool:
 # --- words and brackets -----------------------------------------------------------------------
 
 _WORDS = re.compile(r"(?i:no)|[^\W\d_]{3,}(?:[ '’-]+[^\W\d_]+)*")
-# math-verify multiplies the letters of a word, so that it finds any two texts different.
-_PROSE = re.compile(r"[A-Za-z]{4,}")
+# Of words math-verify multiplies the letters, and of a sentence it reads a part.
+_PROSE = re.compile(r"[A-Za-z]{4,}|[A-Za-z]{2,}(?: [A-Za-z]{2,})+")
 _COMMAND = re.compile(
     r"\\(?:begin|end|operatorname)\*? ?\{[^{}]*\}|\\[A-Za-z]+"
-    r"|arc(?:sin|cos|tan)|sqrt|infinity|sinh|cosh"
+    r"|a(?:rc)?(?:sin|cos|tan)|sqrt|infinity|sinh|cosh"
 )
 _TRUE = {"true": "yes", "yes": "yes", "false": "no", "no": "no"}
 _FUNCTIONS = frozenset({"sin", "cos", "tan", "log", "exp", "sqrt", "inf", "infinity"})

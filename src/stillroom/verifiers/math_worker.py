@@ -5,6 +5,7 @@ evaluate text that nobody has read.
 """
 
 import logging
+import re
 import sys
 from functools import lru_cache
 from typing import Any
@@ -14,7 +15,6 @@ from latex2sympy2_extended.latex2sympy2 import (  # type: ignore[import-untyped]
     NormalizationConfig,
 )
 from math_verify import (  # type: ignore[import-untyped]
-    ExprExtractionConfig,
     LatexExtractionConfig,
     parse,
     verify,
@@ -28,10 +28,11 @@ from stillroom.verifiers.pool import serve
 _FORM = NormalizationConfig(
     basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all", equations=False
 )
-_TARGETS = (
-    LatexExtractionConfig(boxed_match_priority=0, normalization_config=_FORM),
-    ExprExtractionConfig(),
-)
+# Plain expressions are not looked for: of a text that is no formula they would be its last number.
+_TARGETS = (LatexExtractionConfig(boxed_match_priority=0, normalization_config=_FORM),)
+_FORMULA = re.compile(r"(?<!\\)\$(?:[^$\\]|\\.)*\$", re.DOTALL)
+# What may stand between the formulas of a list; of other texts only a part would be parsed.
+_BETWEEN = re.compile(r"(?:[\s,;]|\b(?:and|or)\b)*")
 # Two numbers further apart than this share of the reference are different. math-verify rounds to
 # six decimals, so that it takes 1e-7 and 2e-7 for the same.
 _APART = 2e-6
@@ -40,10 +41,13 @@ _APART = 2e-6
 # One reference is compared with many answers.
 @lru_cache(maxsize=256)
 def read(text: str) -> list[Any]:
-    """Parse one final answer: sympy objects, then the text that was parsed."""
+    """Parse one final answer, all of it: sympy objects, then the text that was parsed."""
     # Without dollar signs only the last number of an equation would be parsed (math-verify
     # issue 60). Its own timeouts are off: they are signals, which C code does not see.
-    found: list[Any] = parse(f"${text}$", _TARGETS, parsing_timeout=0)
+    text = text if "$" in text.replace(r"\$", "") else f"${text}$"
+    if not _BETWEEN.fullmatch(_FORMULA.sub(" ", text)):
+        return []
+    found: list[Any] = parse(text, _TARGETS, parsing_timeout=0)
     return found
 
 
