@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from typing import Any, Self
 
+import yaml
 from aiohttp import web
 
 TOKEN = "hf_letmein"
@@ -223,9 +224,16 @@ class HubServer:
         return web.json_response(
             {
                 "id": name, "sha": sha, "private": self.repos[name].private, "siblings": siblings,
+                "cardData": self._metadata(files),
                 "downloads": 0, "likes": 0, "tags": [], "gated": False, "disabled": False,
             }
         )  # fmt: skip
+
+    @staticmethod
+    def _metadata(files: dict[str, bytes]) -> Any:
+        """Return what stands between the dashes of the README, as the hub does."""
+        _, *parts = files.get("README.md", b"").decode().split("---\n")
+        return yaml.safe_load(parts[0]) if parts else None
 
     async def _resolve(self, request: web.Request) -> web.Response:
         sha, files = self._at(request)

@@ -14,7 +14,7 @@ from stillroom.models.ledger import Ledger
 from stillroom.recipe.load import read_recipe
 from stillroom.recipe.pipeline import walk
 from stillroom.run.planner import Planned, Planner
-from stillroom.run.runner import Built, Runner
+from stillroom.run.runner import Built, Runner, Watcher
 from stillroom.steps.base import Runtime
 from stillroom.store.store import Store
 from stillroom.store.table import Table
@@ -30,6 +30,7 @@ class Kitchen:
     models: Any = None
     ledger: Callable[[], Ledger] | None = None
     built: Sequence[Built] = ()
+    watcher: Watcher = field(default_factory=Watcher)
 
     @property
     def store(self) -> Store:
@@ -45,7 +46,7 @@ class Kitchen:
 
     def run(self, text: str) -> dict[str, Table]:
         """Run a recipe; return each domain's table."""
-        runner = Runner(self.store, self.runtime)
+        runner = Runner(self.store, self.runtime, self.watcher)
         try:
             ends = walk(read_recipe(text).bound(), runner)
         finally:

@@ -3,33 +3,17 @@
 import polars as pl
 import pytest
 from huggingface_hub import constants
-from huggingface_hub.utils import disable_progress_bars
-from tests.hub_server import READ_ONLY, TOKEN, HubServer
+from tests.hub_server import READ_ONLY
 from tests.tables import answer_table, question_table, store_in, verify
 
 from stillroom.errors import ExportError, SourceError
 from stillroom.steps.export.export import Export, write_dataset
 from stillroom.steps.export.licences import CLOSED, OPEN, hub_metadata, hub_name, objection
 from stillroom.steps.export.publish import publish
-from stillroom.steps.source.fetch import fetch_hub
+from stillroom.steps.source.fetch import Named, fetch_hub
 
 # The hub's client 2.4 hands files to its HTTP library in a way that this has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")
-
-
-@pytest.fixture
-def hub(monkeypatch, tmp_path):
-    with HubServer() as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-        monkeypatch.setattr(constants, "HF_STORED_TOKENS_PATH", str(tmp_path / "no-tokens"))
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        disable_progress_bars()
-        yield server
 
 
 @pytest.fixture
@@ -162,32 +146,32 @@ def test_fetch_hub_brings_what_was_published(hub, store, tmp_path):
     folder = dataset(store, tmp_path / "out")
     publish(folder, "me/sums", private=True)
     sha, _ = hub.repos["me/sums"].at("main")
-    (path,) = fetch_hub("me/sums", sha, "data/*.parquet")
+    (path,) = fetch_hub("me/sums", sha, Named("data/*.parquet"))
     assert pl.read_parquet(path).height == 12
     n = len(hub.requests)
-    assert fetch_hub("me/sums", sha, "data/*.parquet") == [path]
+    assert fetch_hub("me/sums", sha, Named("data/*.parquet")) == [path]
     assert not [r for r in hub.requests[n:] if r.startswith("GET /datasets")]
 
 
 def test_fetch_hub_sorts_files_by_name_and_reads_the_commit(hub):
     first = hub.add("some/rows", {"b.jsonl": b"2", "a.jsonl": b"1"})
     hub.add("some/rows", {"a.jsonl": b"changed"})
-    paths = fetch_hub("some/rows", first, "*.jsonl")
+    paths = fetch_hub("some/rows", first, Named("*.jsonl"))
     assert [p.read_bytes() for p in paths] == [b"1", b"2"]
 
 
 def test_fetch_hub_names_the_files_when_none_matches(hub):
     sha = hub.add("some/rows", {"a.jsonl": b"1"})
     with pytest.raises(SourceError, match=r"no file matches '\*\.csv'; its files are a\.jsonl"):
-        fetch_hub("some/rows", sha, "*.csv")
+        fetch_hub("some/rows", sha, Named("*.csv"))
 
 
 def test_fetch_hub_says_what_is_not_there(hub):
     hub.add("some/rows", {"a.jsonl": b"1"})
     with pytest.raises(SourceError, match=r"hub no/body@0{12}: cannot be fetched \(Repository"):
-        fetch_hub("no/body", "0" * 40, "*")
+        fetch_hub("no/body", "0" * 40, Named("*"))
     with pytest.raises(SourceError, match=r"cannot be fetched \(RevisionNotFoundError"):
-        fetch_hub("some/rows", "0" * 40, "*")
+        fetch_hub("some/rows", "0" * 40, Named("*"))
 
 
 def test_licence_names_are_written_as_on_the_hub():
@@ -203,9 +187,8 @@ def test_licence_names_are_written_as_on_the_hub():
 
 
 def test_fetch_hub_says_that_the_hub_is_down(hub, monkeypatch):
-    sha = hub.add("some/rows", {"a.jsonl": b"1"})
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     # The hub's client tries again for 23 seconds; nobody has to wait for that.
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
     with pytest.raises(SourceError, match=r"cannot be fetched .*Check the network"):
-        fetch_hub("some/rows", sha, "*")
+        fetch_hub("some/rows", "1" * 40, Named("*"))

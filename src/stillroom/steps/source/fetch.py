@@ -6,9 +6,11 @@ import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from stillroom.errors import SourceError
-from stillroom.steps.source.files import sha256_of
+from stillroom.steps.source.configs import Config, NoSuchPart, chosen, configs_of, mixed
+from stillroom.steps.source.files import readable, sha256_of
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -74,41 +76,90 @@ def newest_commit(repo: str) -> str:
     return commit
 
 
-def fetch_hub(repo: str, revision: str, pattern: str) -> Sequence[Path]:
+class Named(NamedTuple):
+    """Which files of a dataset repository are meant.
+
+    Attributes:
+        pattern: A shell pattern such as ``main/train-*.parquet``; None for all that can be read.
+        config: A config that the repository declares; None for any.
+        split: Such as ``train``; None for any.
+    """
+
+    pattern: str | None = None
+    config: str | None = None
+    split: str | None = None
+
+
+def fetch_hub(repo: str, revision: str, files: Named) -> Sequence[Path]:
     """Bring files of a Hugging Face dataset repository to the local disk.
 
     Args:
         repo: ``owner/name``.
         revision: A whole commit hash, so that the content can never change.
-        pattern: Which files, as a shell pattern such as ``main/train-*.parquet``.
+        files: Which files.
 
     Returns:
         Local paths, sorted by their name in the repository.
 
     Raises:
-        SourceError: If the hub cannot be reached or no file matches.
+        SourceError: If the hub cannot be reached, or has no such file, config or split.
     """
-    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub import hf_hub_download
 
-    where = f"hub {repo}@{revision[:12]}"
+    names, _ = _meant(repo, revision, files)
     try:
-        # `list_repo_files` says the same, but tries for 23 seconds where there is no network.
-        files = HfApi().dataset_info(repo, revision=revision).siblings or []
-        names = [file.rfilename for file in files]
-        matching = sorted(n for n in names if fnmatch.fnmatch(n, pattern))
-        if not matching:
-            raise SourceError(
-                f"{where}: no file matches {pattern!r}; "
-                f"its files are {', '.join(sorted(names)[:20])}. Correct `files`."
-            )
         return [
             Path(hf_hub_download(repo, name, repo_type="dataset", revision=revision))
-            for name in matching
+            for name in names
         ]
-    except SourceError:
-        raise
     except Exception as error:  # the hub's client raises errors of several libraries
-        raise _unreachable(where, error) from error
+        raise _unreachable(f"hub {repo}@{revision[:12]}", error) from error
+
+
+def mixed_in(repo: str, revision: str, files: Named) -> str | None:
+    """Say of which configs and splits some files are, if they are of several; None if of one.
+
+    Raises:
+        SourceError: If the hub cannot be reached, or has no such file, config or split.
+    """
+    names, configs = _meant(repo, revision, files)
+    return mixed(names, configs)
+
+
+def _meant(repo: str, revision: str, files: Named) -> tuple[list[str], list[Config]]:
+    """Return the names of the files that are meant, and the configs of the repository."""
+    where = f"hub {repo}@{revision[:12]}"
+    names, configs = _listed(repo, revision)
+    if files.pattern is None:
+        matching = [n for n in names if readable(n)]
+    else:
+        matching = [n for n in names if fnmatch.fnmatch(n, files.pattern)]
+    if not matching:
+        raise SourceError(
+            f"{where}: no file matches {files.pattern or 'a format that is read'!r}; "
+            f"its files are {', '.join(names[:20])}. Correct `files`."
+        )
+    if files.config is None and files.split is None:
+        return matching, configs
+    try:
+        return chosen(matching, configs, files.config, files.split), configs
+    except NoSuchPart as error:
+        raise SourceError(f"{where}: {error}, or name its `files`.") from None
+
+
+@cache
+def _listed(repo: str, revision: str) -> tuple[list[str], list[Config]]:
+    """List the files and configs of a repository at a commit, once per process."""
+    from huggingface_hub import HfApi
+
+    try:
+        # `list_repo_files` says the same, but tries for 23 seconds where there is no network.
+        info = HfApi().dataset_info(repo, revision=revision)
+    except Exception as error:  # the hub's client raises errors of several libraries
+        raise _unreachable(f"hub {repo}@{revision[:12]}", error) from error
+    names = sorted(file.rfilename for file in info.siblings or [])
+    said = vars(info.card_data) if info.card_data else {}
+    return names, configs_of(names, said.get("configs"))
 
 
 def fetch_tokenizer(repo: str, revision: str) -> Path:

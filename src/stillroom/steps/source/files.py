@@ -74,20 +74,30 @@ def read_records(path: Path, columns: Iterable[str]) -> Iterator[Record | Broken
         ) from error
 
 
+def readable(name: str) -> bool:
+    """Tell whether a file is of a format that is read."""
+    return _ending(name) in SUFFIXES
+
+
 def format_of(name: str) -> str:
     """Tell a file's format by its name.
 
     Raises:
         SourceError: If the ending is unknown.
     """
-    suffixes = Path(name.lower()).suffixes
-    form = next((s for s in reversed(suffixes) if s not in COMPRESSIONS), "")
+    form = _ending(name)
     if form not in SUFFIXES:
         raise SourceError(
             f"{name}: unknown ending {form!r}; expected one of {', '.join(SUFFIXES)}, "
             f"with {', '.join(COMPRESSIONS)} after it if the file is compressed. Rename it."
         )
     return form
+
+
+def _ending(name: str) -> str:
+    """Return the ending that says the format, before that of a compression."""
+    suffixes = Path(name.lower()).suffixes
+    return next((s for s in reversed(suffixes) if s not in COMPRESSIONS), "")
 
 
 def _read_lines(path: Path) -> Iterator[Record | Broken]:

@@ -18,7 +18,14 @@ from stillroom.families import DOMAINS
 from stillroom.rows import QUESTION, TESTS, Schema, Shape, content_id, dropped, is_plain
 from stillroom.steps.base import Misfit, Out, Runtime, Step, Tick
 from stillroom.steps.source.asked import asked
-from stillroom.steps.source.fetch import COMMIT, fetch_hub, fetch_url, newest_commit
+from stillroom.steps.source.fetch import (
+    COMMIT,
+    Named,
+    fetch_hub,
+    fetch_url,
+    mixed_in,
+    newest_commit,
+)
 from stillroom.steps.source.files import (
     TABLES,
     Broken,
@@ -67,7 +74,11 @@ class Source(Step):
         revision: A whole commit hash; a branch would change under the recipe. ``unpinned`` takes
             the newest commit, and the dataset card says which that was: for public recipes whose
             authors wrote none down.
-        files: Which files of the repository, such as ``main/train-*.parquet``.
+        files: Which files of the repository, such as ``main/train-*.parquet``; all that can be read
+            where ``config`` or ``split`` says which.
+        config: A config that the repository declares in its README, such as ``main``. Where
+            ``files`` are of several, the run warns and the notes name them.
+        split: A split, such as ``train``: as declared, or by the names of the files.
         stackexchange: A site of Stack Exchange, such as ``physics``: the questions of its dump,
             which is fetched if ``sha256`` is given, and else comes by ``--source``. Posts also have
             ``title``, ``tags``, ``score``, ``post``, ``created`` and ``licence`` for ``columns``.
@@ -105,6 +116,8 @@ class Source(Step):
     hub: str | None = Field(None, pattern=r"^[\w.-]+/[\w.-]+$")
     revision: str | None = None
     files: str | None = None
+    config: str | None = Field(None, min_length=1)
+    split: str | None = Field(None, min_length=1)
     stackexchange: str | None = Field(None, pattern=r"^[a-z0-9]+(\.[a-z0-9]+)*$")
     procedural: Procedural | None = None
     gym: Gym | None = None
@@ -148,8 +161,13 @@ class Source(Step):
                 f"revision is {self.revision!r}; expected the 40 digits of a commit, "
                 f"because a branch changes under the recipe, or {UNPINNED}"
             )
-        if self.hub and not self.files:
-            raise ValueError("files is missing; expected a pattern such as main/train-*.parquet")
+        if self.hub and not (self.files or self.config or self.split):
+            raise ValueError(
+                "files is missing; expected a pattern such as main/train-*.parquet, or a config or "
+                "a split of the repository"
+            )
+        if not self.hub and (self.config or self.split):
+            raise ValueError("config and split go with hub, and only with it")
         if self.file and "://" in self.file and not self.sha256:
             raise ValueError("sha256 is missing; expected the sum of the file behind the URL")
         clash = set(self.columns) & {*QUESTION, *(TESTS if self.tests else ())}
@@ -180,7 +198,7 @@ class Source(Step):
         """Return the fields; the name is among them, because rows carry it."""
         fields = {**super().identity(), "name": self.name}
         # Absent fields are left out, so that they change no key of recipes that lack them.
-        for name in ("stackexchange", "tests"):
+        for name in ("config", "split", "stackexchange", "tests"):
             if getattr(self, name) is None:
                 del fields[name]
         if self.tests and self.tests.limits.total_cpu_s is None:
@@ -202,8 +220,24 @@ class Source(Step):
         if self.name in rt.sources:
             return [f"{self.name}: a local file stood in for what the recipe names (--source)."]
         if self.hub and self.revision == UNPINNED:
-            return [f"{self.name}: no revision is pinned; read at {newest_commit(self.hub)}."]
-        return []
+            unpinned = [f"{self.name}: no revision is pinned; read at {newest_commit(self.hub)}."]
+        else:
+            unpinned = []
+        return unpinned + self._mixed(rt)
+
+    def _mixed(self, rt: Runtime) -> list[str]:
+        """Say which configs and splits of a repository are read, if several are."""
+        if not self.hub or self.name in rt.sources:
+            return []
+        found = mixed_in(self.hub, self._commit(self.hub), self._named_files)
+        return [f"{self.name}: its files are of {found}."] if found else []
+
+    def _commit(self, hub: str) -> str:
+        return newest_commit(hub) if self.revision == UNPINNED else str(self.revision)
+
+    @property
+    def _named_files(self) -> Named:
+        return Named(self.files, self.config, self.split)
 
     def named(self) -> Sequence[str]:
         """Name the source."""
@@ -253,6 +287,8 @@ class Source(Step):
         why: Counter[str] = Counter()
         shard = total = weight = 0
         ours = not (self.hub or self.file or self.name in rt.sources)
+        for note in self._mixed(rt):
+            rt.tick(Tick(warning=f"{note} Name one by `config` or `split`, or fewer `files`."))
 
         def flush() -> None:
             nonlocal shard, rows, lost, weight
@@ -383,10 +419,8 @@ class Source(Step):
         if override is not None:
             return _local(override)
         if self.hub:
-            unpinned = self.revision == UNPINNED
-            commit = newest_commit(self.hub) if unpinned else str(self.revision)
-            paths = fetch_hub(self.hub, commit, str(self.files))
-            self._check_sum(f"{self.hub}: {self.files}", paths)
+            paths = fetch_hub(self.hub, self._commit(self.hub), self._named_files)
+            self._check_sum(f"{self.hub}: {self.files or self.split or self.config}", paths)
             return paths
         if self.stackexchange:
             return [self._dump(self.stackexchange)]
