@@ -61,7 +61,11 @@ def test_a_log_has_a_sample_for_each_item_and_repeat(log):
     (score,) = header["results"]["scores"]
     assert score["metrics"]["accuracy"]["value"] == grades.accuracy == 0.1
     assert score["metrics"]["stderr"]["value"] == 0.1
-    assert (score["scored_samples"], score["unscored_samples"]) == (9, 1)
+    # Whoever takes the mean over samples gets our score.
+    values = [one["scores"]["math"]["value"] for one in samples.values()]
+    assert sum(values) / len(values) == grades.accuracy
+    assert (score["scored_samples"], score["unscored_samples"]) == (10, 0)
+    assert header["results"]["completed_samples"] == 9
     assert header["eval"]["metadata"]["keys"] == grades.keys
     assert header["stats"]["model_usage"]["my/model"]["output_tokens"] == 99
     assert found["_journal/start.json"]["eval"] == header["eval"]
@@ -86,7 +90,8 @@ def test_a_sample_tells_messages_thinking_usage_and_verdict(log):
     assert cut["scores"]["math"]["metadata"]["verdict"] == "unparsed"
     lost = found["samples/4_epoch_2.json"]
     assert lost["error"]["message"] == "The model gave no reply."
-    assert "scores" not in lost
+    score = lost["scores"]["math"]
+    assert (score["value"], score["metadata"]["verdict"]) == (0.0, "error")
     assert lost["input"] == "Do: 4 + 4? Go."
 
 

@@ -136,8 +136,8 @@ def _header(
                     "name": scorer,
                     "scorer": scorer,
                     "reducer": "mean",
-                    "scored_samples": total - failed,
-                    "unscored_samples": failed,
+                    "scored_samples": total,
+                    "unscored_samples": 0,
                     "metrics": {n: {"name": n, "value": v} for n, v in metrics.items()},
                 }
             ],
@@ -162,7 +162,10 @@ def _samples(exam: Exam, model: str, grades: Grades) -> Iterator[Json]:
         for row in lost.iter_rows(named=True):
             words = "The model gave no reply."
             error = {"message": words, "traceback": words, "traceback_ansi": words}
-            yield {**_asked(exam, row), "error": error}
+            # It counts as wrong, so it has a score: else means over samples would be higher.
+            metadata = {"verdict": "error", "rule": None, "verifier": None}
+            score = {"value": 0.0, "answer": None, "explanation": words, "metadata": metadata}
+            yield {**_asked(exam, row), "error": error, "scores": {_scorer(exam): score}}
 
 
 def _asked(exam: Exam, row: Json) -> Json:
