@@ -197,7 +197,9 @@ def models_page() -> str:
         "# Models: reference",
         NOTE,
         "`models.toml` says where models are served, by their frozen names; `$STILLROOM_MODELS` or "
-        "`--models` name another file. Nothing in it is part of a result's identity.",
+        "`--models` name another file. Nothing in it is part of a result's identity. "
+        "A local model whose content changes under its name is refused: its older answers would be "
+        "found.",
         *_section('engine = "openai"', OpenAIEntry),
         *_section('engine = "local"', LocalEntry),
         *_section('engine = "openai-batch"` or `"anthropic-batch"', BatchEntry),

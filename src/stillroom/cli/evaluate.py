@@ -93,7 +93,8 @@ def evaluate(
         grid.add_column(title, justify="right", no_wrap=True)
     tables, notes = [], list[str]()
     titles = names_of(exams)
-    with open_runtime(store_path, [], models_path, sources, workers, titles) as (store, rt):
+    asked = [model, *([judge] if judge else [])]
+    with open_runtime(store_path, [], models_path, sources, workers, titles, asked) as (store, rt):
         rt = replace(rt, sandbox=sandbox, allow_unsandboxed=allow_unsandboxed)
         suspects = read_suspects(contamination, store) if contamination else None
         for exam in exams:

@@ -59,7 +59,10 @@ def race(
     console = Console(highlight=False)
     every = [recipe for scale in recipes for recipe in scale.values()]
     with (
-        open_runtime(store_path, every, models_path, sources, workers, names) as (store, rt),
+        open_runtime(store_path, every, models_path, sources, workers, names, study.models) as (
+            store,
+            rt,
+        ),
         using(store, study.name) as use,
     ):
         teller = Teller(console)

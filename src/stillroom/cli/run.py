@@ -58,7 +58,10 @@ def run(
     console = Console(highlight=False, stderr=False)
     progress = Progress(console)
     folder = out or Path("datasets") / loaded.name
-    with open_runtime(store_path, [loaded], models_path, sources, workers) as (store, rt):
+    with open_runtime(store_path, [loaded], models_path, sources, workers, models=()) as (
+        store,
+        rt,
+    ):
         console.print(Text(f"{loaded.name} → {folder}, with the store {store_path}"))
         rt = replace(
             rt,

@@ -8,6 +8,7 @@ from types import FrameType
 
 from stillroom.benchmarks.registry import local_copies
 from stillroom.cli.options import parse_sources
+from stillroom.cli.weights import check_weights
 from stillroom.errors import RecipeError, StoreError
 from stillroom.models.config import load_config
 from stillroom.models.ledger import Ledger
@@ -24,6 +25,7 @@ def open_runtime(
     sources: tuple[str, ...],
     workers: int,
     benchmarks: Sequence[str] = (),
+    models: Sequence[str] | None = None,
 ) -> Iterator[tuple[Store, Runtime]]:
     """Open the store, the ledger and the models, and close them again.
 
@@ -34,6 +36,11 @@ def open_runtime(
         sources: ``NAME=FILE``, each.
         workers: Processes for work on the CPU.
         benchmarks: Further names that ``sources`` may speak of.
+        models: Frozen names that are asked beside those of the recipes. None where nothing is
+            asked.
+
+    Raises:
+        ModelError: If a model that is asked is another one than before; see `check_weights`.
     """
     overrides = parse_sources(sources)
     named = [name for recipe in recipes for name in _source_names(recipe)]
@@ -58,7 +65,11 @@ def open_runtime(
             return opened[0]
 
         stack.enter_context(stop_on_terminate())
-        yield store, Runtime(load_config(models_path), ledger, overrides, workers)
+        config = load_config(models_path)
+        if models is not None:
+            roles = [spec.name for recipe in recipes for spec in recipe.models.values()]
+            check_weights(store, config, [*roles, *models])
+        yield store, Runtime(config, ledger, overrides, workers)
 
 
 def _refuse_first_form(store: Store) -> None:

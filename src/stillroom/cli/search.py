@@ -63,8 +63,12 @@ def search(
     recipes = [recipe for _, arms in studies for recipe in arms.values()]
     names = names_of([exam for study, _ in studies for exam in study.benchmarks.exams()])
     folder = out or file.parent
+    asked = [name for study, _ in studies for name in study.models]
     with (
-        open_runtime(store_path, recipes, models_path, sources, workers, names) as (store, rt),
+        open_runtime(store_path, recipes, models_path, sources, workers, names, asked) as (
+            store,
+            rt,
+        ),
         using(store, f"search {file.resolve().parent.name}") as use,
     ):
         teller = Teller(console)
@@ -131,7 +135,13 @@ def promote(
     exams = study.benchmarks.exams(held)
     with (
         open_runtime(
-            store_path, list(pair.values()), models_path, sources, workers, names_of(exams)
+            store_path,
+            list(pair.values()),
+            models_path,
+            sources,
+            workers,
+            names_of(exams),
+            study.models,
         ) as (store, rt),
         using(store, f"promotion {study.name}") as use,
     ):

@@ -81,7 +81,10 @@ def study(
         )  # fmt: skip
         return
     with (
-        open_runtime(store_path, recipes, models_path, sources, workers, names) as (store, rt),
+        open_runtime(store_path, recipes, models_path, sources, workers, names, loaded.models) as (
+            store,
+            rt,
+        ),
         using(store, loaded.name) as use,
     ):
         listener = Teller(console)

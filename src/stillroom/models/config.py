@@ -319,6 +319,14 @@ class ModelsConfig:
             f'from. Add it to {self.file or FILE_NAME} with engine = "local".'
         )
 
+    def own_directory(self, name: str) -> Path | None:
+        """Return the directory of a local model that the file names; None if there is none."""
+        entry = self._entries.get(name)
+        if not isinstance(entry, LocalEntry):
+            return None
+        path = (self.file.parent if self.file else Path()) / entry.path.expanduser()
+        return path if path.is_dir() else None
+
     def known(self) -> list[str]:
         """Return the names that can be opened, sorted."""
         return sorted({*self._entries, *EMBEDDED})

@@ -111,6 +111,12 @@ class Design(BaseModel):
             )
         return self
 
+    @property
+    def models(self) -> list[str]:
+        """Frozen names of the models that are asked beside those of recipes."""
+        more = [spec.name for spec in (self.references, self.benchmarks.judge) if spec]
+        return [self.student.model, *more]
+
 
 class Study(Design):
     """One question, its arms, and how they are compared.
