@@ -216,9 +216,10 @@ def models_page() -> str:
         f"Before a request is asked again there is a pause: what `Retry-After` says, and half a "
         f"second that doubles up to {LONGEST_PAUSE_S:.0f} s, with jitter. A 429 silences its "
         "server for everyone: for half a second or half the time of an answer, whichever is less, "
-        "and for that much more at each further one until an answer comes. A server without a "
-        "connection, or with five failures in a row while another works, is set aside and tried "
-        "again with one call.",
+        "and for that much more at each further one until an answer comes. A 503 from a server "
+        "that answers others is met as a 429 is: vLLM sends it where `--max-num-queued-reqs` is "
+        "set. A server without a connection, or with five failures in a row while another works, "
+        "is set aside and tried again with one call.",
         "A request that the server judges for what it is (400, 422, moderation: `refused`; 413 or "
         "a full context: `too_long`) is not asked again. An answer that was cut (`length`) or "
         "filtered (`content_filter`) is an answer, and says so in `finish_reason`. Where "

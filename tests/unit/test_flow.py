@@ -117,7 +117,7 @@ def test_silence_after_a_refusal_is_short_where_answers_are(
     server = Server("http://x/v1", Limit(64))
     server.refused(1.0, sent_at=0.9)
     assert server.silence_s(0.5) == 0.5  # nothing is known of its answers
-    server.took(answer_s)
+    server.took(0.0, answer_s)
     server.refused(3.0, sent_at=2.9)
     server.refused(3.0, sent_at=2.9)  # sent together, they are one refusal
     assert server.silence_s(0.5) == pytest.approx(first_s)
@@ -125,7 +125,7 @@ def test_silence_after_a_refusal_is_short_where_answers_are(
         server.refused(3.0 + i, sent_at=2.9 + i)
         server.refused(3.0 + i, sent_at=2.9 + i)
     assert server.silence_s(0.5) == pytest.approx(10 * first_s)
-    server.took(answer_s)
+    server.took(0.0, answer_s)
     server.refused(20.0, sent_at=19.9)
     assert server.silence_s(0.5) == pytest.approx(first_s)
 

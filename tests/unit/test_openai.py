@@ -430,6 +430,31 @@ def test_rate_limit_outlasts_the_attempts_of_other_faults(serve: Serve) -> None:
     assert server.total == 21
 
 
+def test_server_that_has_no_room_fails_no_request(serve: Serve) -> None:
+    """vLLM with ``--max-num-queued-reqs`` refuses by 503 what is more than that."""
+    words = "The engine is currently busy and cannot accept new requests. Please try again later"
+
+    async def crowded(seen: Seen, request: web.Request) -> web.StreamResponse:
+        full = server.in_flight > 2
+        return await (refusal(503, words) if full else answer("4", latency_s=0.01))(seen, request)
+
+    server = serve(crowded)
+    requests = [asked(f"{i}?") for i in range(200)]
+    replies = list(model(server, concurrency=128, pause_s=0.02).complete(requests))
+    assert len(replies) == 200
+    assert all(isinstance(reply, Completion) for _, reply in replies)
+
+
+def test_server_that_answers_nobody_any_more_is_not_asked_for_ever(serve: Serve) -> None:
+    server = serve(answer("4"))
+    teacher = model(server)
+    list(teacher.complete([asked("first?")]))
+    server.behave = status(503, "no backend")
+    [(_, reply)] = teacher.complete([asked()])
+    assert reply == Failure("unavailable", "HTTP 503: no backend")
+    assert server.total == 1 + 5
+
+
 def test_rate_limit_beyond_patience_is_a_failure_at_once(serve: Serve) -> None:
     server = serve(status(429, "come back tomorrow", Retry_After="86400"))
     reply = reply_to(server)

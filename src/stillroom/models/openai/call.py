@@ -52,6 +52,7 @@ class _Job:
         tries: Calls that failed and count against the rule of their kind.
         pauses: Pauses made, but for those after refusals.
         give_up_at: On the loop's clock; patience ends then.
+        refused_at: When a server last had no room for it.
         last: The server that failed it last.
         guess: Tokens that were set aside for it in the budget.
         room: Limit to ask for instead of ``max_tokens``, as `room_left` tells; None as usual.
@@ -61,6 +62,7 @@ class _Job:
     tries: int = 0
     pauses: int = 0
     give_up_at: float = math.inf
+    refused_at: float = -math.inf
     last: Server | None = None
     guess: float = 0.0
     room: int | None = None
@@ -362,7 +364,7 @@ class Call:
         """Hand over the replies of a call, and ask again for the draws that it lacks."""
         now = self._loop.time()
         self._lives(server)
-        server.took(now - sent_at)
+        server.took(now, now - sent_at)
         tokens = 0
         for request, reply in zip(job.requests, replies, strict=False):
             if isinstance(reply, Completion):
@@ -404,6 +406,10 @@ class Call:
         now = self._loop.time()
         self._last_fault = f"{server.url}: {fault.message}"
         self._model.budgets[1].spend(-job.guess)
+        if fault.kind == "overloaded":
+            if server.answered_at > job.refused_at:  # others: vLLM's 503 means what a 429 does
+                fault = Fault("rate_limited", fault.message, after_s=fault.after_s)
+            job.refused_at = now
         refused = fault.kind == "rate_limited"
         if refused or fault.kind == "overloaded":
             server.refused(now, sent_at=sent_at)

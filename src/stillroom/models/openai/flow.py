@@ -196,6 +196,7 @@ class Server:
         answered: Whether it has ever sent an HTTP response.
         refusals: How often it refused since the last answer; calls refused together count once.
         usual_s: What a call takes that is answered, smoothed; infinite before the first.
+        answered_at: When it last answered a call.
     """
 
     url: str
@@ -208,6 +209,7 @@ class Server:
     answered: bool = field(default=False)
     refusals: int = 0
     usual_s: float = math.inf
+    answered_at: float = -math.inf
 
     @property
     def free(self) -> int:
@@ -224,9 +226,9 @@ class Server:
         self.outages += 1
         self.aside_until = until
 
-    def took(self, seconds: float) -> None:
-        """Take note of how long an answer took."""
-        self.refusals = 0
+    def took(self, now: float, seconds: float) -> None:
+        """Take note of an answer, and of how long it took."""
+        self.refusals, self.answered_at = 0, now
         if self.usual_s == math.inf:
             self.usual_s = seconds
         self.usual_s += (seconds - self.usual_s) / 16

@@ -42,8 +42,8 @@ class Rule:
 
 
 RULES: dict[Kind, Rule] = {
-    "rate_limited": Rule("429", None, "rate_limited"),
-    "overloaded": Rule("503, 529", 5, "unavailable"),
+    "rate_limited": Rule("429; 503 and 529 where others are answered", None, "rate_limited"),
+    "overloaded": Rule("503, 529, from a server that answers nobody meanwhile", 5, "unavailable"),
     "unavailable": Rule(
         "408, 409, 425, other 5xx, a connection lost before the reply", 5, "unavailable"
     ),
