@@ -2,6 +2,7 @@
 
 import math
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from stillroom.run.planner import amount, totals
 from stillroom.steps.base import Calls
-from stillroom.steps.foretelling import Lengths
+from stillroom.steps.foretelling import Lengths, add_up
 
 
 def lengths(known: list[float]) -> Lengths:
@@ -96,6 +97,47 @@ def test_totals_say_in_words_that_an_estimate_is_unsure_and_what_would_help() ->
     few = totals([Plan(calls(800, 1300, None))])  # type: ignore[list-item]
     assert few[1].endswith("; there are too few of them for a pilot that tells within 10%.")
     assert amount(wide) == "~1,000 -20% +30% ~$2.00 (1.60 to 2.60)"
+
+
+def test_steps_that_are_foretold_from_one_measurement_share_its_error() -> None:
+    known = Lengths.of(50, 100.0, 12_000.0, 1_800_000.0)
+
+    def told(missing: int, model: str = "m") -> Calls:
+        low, high = known.total(missing)
+        tokens = round(known.mean * missing)
+        return Calls(
+            model, missing, missing, tokens=tokens, tokens_range=(round(low), round(high)),
+            usd=tokens / 100, usd_range=(low / 100, high / 100), lengths=known, sample=50,
+        )  # fmt: skip
+
+    once, parts = add_up([told(1000)]), add_up([told(100)] * 10)
+    assert once.tokens == parts.tokens == 100_000
+    assert parts.tokens_range == once.tokens_range == told(1000).tokens_range
+    assert parts.usd_range == pytest.approx(told(1000).usd_range, rel=1e-3)
+    # Models that were measured apart err apart, and so do steps with answers of their own.
+    apart = add_up([told(500), told(500, "other")])
+    assert apart.tokens_range is not None
+    assert once.tokens_range is not None
+    assert apart.tokens_range[1] < once.tokens_range[1]
+    behind = add_up([replace(told(500), also=told(500, "other"))])
+    assert (behind.missing, behind.tokens_range) == (1000, apart.tokens_range)
+
+
+def test_a_sum_with_a_bound_or_without_a_price_promises_nothing() -> None:
+    told = calls(950, 1090, 100)
+    assert add_up([told]).tokens_range == told.tokens_range
+    for odd in (replace(told, bound=True), replace(told, tokens_range=None)):
+        assert add_up([told, odd]).tokens_range is None
+    assert add_up([told, replace(told, tokens=None)]).tokens is None
+    assert add_up([told, replace(told, usd=None)]).usd is None
+    assert add_up([told, replace(told, usd=None, usd_range=None)]).usd_range is None
+    cheap = Calls("e", 7, 7, unit="vectors", usd=0.5)
+    assert add_up([told, cheap]).tokens_range == told.tokens_range
+    assert add_up([told, cheap]).usd == pytest.approx((told.usd or 0) + 0.5)
+    assert add_up([replace(told, missing=0)]) == Calls(
+        "", 0, 0, tokens=0, usd=0, tokens_range=(0, 0), usd_range=(0, 0)
+    )
+    assert add_up([]).missing == 0
 
 
 def test_totals_of_few_answers_promise_no_interval() -> None:

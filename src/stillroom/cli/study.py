@@ -20,6 +20,7 @@ from stillroom.evaluate.grade import known_benchmark, names_of
 from stillroom.recipe.form import Recipe
 from stillroom.run.planner import totals
 from stillroom.run.progress import duration
+from stillroom.steps.base import Calls
 from stillroom.store.gc import using
 from stillroom.study.arms import arms_of, read_base
 from stillroom.study.form import Study
@@ -150,6 +151,9 @@ def show_plan(
                 "winners share with it is done once."
             )
         )
+        steps = {name: step for plan in plans for name, step in plan.different.items()}
+        for line in totals(list(steps.values())):
+            console.print(Text(f"In all, {line}"), soft_wrap=True)
 
 
 def _print_plan(planned: StudyPlan, console: Console) -> None:
@@ -159,17 +163,16 @@ def _print_plan(planned: StudyPlan, console: Console) -> None:
         grid.add_column(name, justify="right", no_wrap=True)
 
     def row(name: str, work: Work) -> None:
-        cells = [f"{cell:,}" for cell in (work.steps, work.cached, work.calls)]
-        tokens = "unknown" if work.tokens is None else f"{work.tokens:,}"
-        usd = "unknown" if work.usd is None else f"{work.usd:,.2f}" if work.usd else ""
-        grid.add_row(Text(name), *cells, tokens, usd)
+        calls = work.calls
+        cells = [f"{cell:,}" for cell in (work.steps, work.cached, calls.missing)]
+        grid.add_row(Text(name), *cells, *_expected(calls))
 
     row("shared by arms", planned.shared)
     for arm, work in planned.arms.items():
         row(f"{arm} alone", work)
     row("if nothing were shared", planned.naive)
     print_table(grid, console)
-    for line in totals(planned.different):
+    for line in totals(list(planned.different.values())):
         console.print(Text(line), soft_wrap=True)
     _print_students(planned, console)
     if not planned.compares:
@@ -194,6 +197,25 @@ def _print_plan(planned: StudyPlan, console: Console) -> None:
                 "vary as small ones do (docs/statistics.md)."
             )
         )
+
+
+def _expected(calls: Calls) -> tuple[str, str]:
+    """Word tokens and dollars, each with its 95% interval where there is one.
+
+    >>> usd = {"usd": 1.5, "usd_range": (1.0, 2.0)}
+    >>> _expected(Calls("", 9, 9, tokens=1200, tokens_range=(1152, 1300), **usd))
+    ('1,200 (1,152 to 1,300)', '1.50 (1.00 to 2.00)')
+    >>> _expected(Calls("", 9, 9, tokens=1200, bound=True))
+    ('≤1,200', 'unknown')
+    """
+    sign = "≤" if calls.bound and calls.missing else ""
+    tokens = "unknown" if calls.tokens is None else f"{sign}{calls.tokens:,}"
+    usd = "unknown" if calls.usd is None else f"{sign}{calls.usd:,.2f}" if calls.usd else ""
+    if calls.tokens and calls.tokens_range:
+        tokens += " ({:,} to {:,})".format(*calls.tokens_range)
+    if calls.usd and calls.usd_range:
+        usd += " ({:,.2f} to {:,.2f})".format(*calls.usd_range)
+    return tokens, usd
 
 
 def _print_students(planned: StudyPlan, console: Console) -> None:

@@ -4,9 +4,8 @@ A step is *cached* if its artifact is there, *to build* if its inputs are, and *
 earlier step must run before its key can even be known.
 """
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from stillroom.errors import SourceError
@@ -14,7 +13,7 @@ from stillroom.run.keys import Asked, ask
 from stillroom.run.progress import duration
 from stillroom.run.runner import after
 from stillroom.steps.base import Calls, Runtime, Step
-from stillroom.steps.foretelling import NARROW
+from stillroom.steps.foretelling import NARROW, add_up
 from stillroom.store.artifact import Manifest
 from stillroom.store.store import Store
 from stillroom.store.table import Table
@@ -118,7 +117,8 @@ def totals(planned: Sequence[Planned]) -> list[str]:
         calls = None if plan.state == "cached" else plan.calls
         while calls is not None:
             if calls.missing:
-                by_model.setdefault((calls.model, calls.unit), []).append(calls)
+                alone = replace(calls, also=None)
+                by_model.setdefault((calls.model, calls.unit), []).append(alone)
             calls = calls.also
     lines = []
     for (model, _), asked in by_model.items():
@@ -129,55 +129,39 @@ def totals(planned: Sequence[Planned]) -> list[str]:
 
 
 def _total(calls: Sequence[Calls]) -> str:
-    bound = any(c.bound for c in calls)
+    whole = add_up(calls)
     if calls[0].unit != "calls":
-        missing = sum(c.missing for c in calls)
-        return f"{'at most ' if bound else ''}{missing:,} {calls[0].unit}"
-    sign = "at most" if bound else "about"
-    parts = [f"{sum(c.missing for c in calls):,} calls"]
+        return f"{'at most ' if whole.bound else ''}{whole.missing:,} {calls[0].unit}"
+    sign = "at most" if whole.bound else "about"
+    parts = [f"{whole.missing:,} calls"]
     prompts = [c.prompt_tokens for c in calls if c.prompt_tokens is not None]
     if len(prompts) == len(calls):
         parts.append(f"{sign} {sum(prompts):,} prompt tokens")
-    tokens = [c.tokens for c in calls if c.tokens is not None]
-    if len(tokens) < len(calls):
+    if whole.tokens is None:
         return ", ".join([*parts, "tokens unknown: give max_tokens, or plan --pilot 50"])
-    parts.append(f"{sign} {sum(tokens):,} completion tokens")
-    prices = [c.usd for c in calls if c.usd is not None]
-    ranges = [c.usd_range for c in calls if c.usd_range is not None]
-    if len(prices) < len(calls):
+    parts.append(f"{sign} {whole.tokens:,} completion tokens")
+    if whole.usd is None:
         parts.append("price unknown")
-    elif bound or len(ranges) < len(calls):
-        parts.append(f"{sign} ${sum(prices):,.2f}")
+    elif whole.usd_range is None:
+        parts.append(f"{sign} ${whole.usd:,.2f}")
     else:
-        low, high = _sum(prices, ranges)
-        parts.append(f"about ${sum(prices):,.2f} (95%: ${low:,.2f} to ${high:,.2f})")
+        low, high = whole.usd_range
+        parts.append(f"about ${whole.usd:,.2f} (95%: ${low:,.2f} to ${high:,.2f})")
     times = [c.seconds for c in calls if c.seconds is not None]
     if len(times) == len(calls):
         parts.append(f"{sign} {duration(sum(times))}")
     sample = min(c.sample for c in calls)
-    if not bound and sample:
+    if not whole.bound and sample:
         parts.append(f"from {sample:,} answers")
     return ", ".join(parts)
 
 
-def _sum(told: Sequence[float], ranges: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Return the interval of a sum; its parts are measured apart, so their errors are independent.
-
-    >>> _sum([10, 20], [(7, 13), (16, 24)])
-    (25.0, 35.0)
-    """
-    below = math.hypot(*(mid - low for mid, (low, _) in zip(told, ranges, strict=True)))
-    above = math.hypot(*(high - mid for mid, (_, high) in zip(told, ranges, strict=True)))
-    return sum(told) - below, sum(told) + above
-
-
 def _unsure(calls: Sequence[Calls]) -> str:
     """Say how far off an estimate may be and what would help, if that is more than a tenth."""
-    told = [c.tokens for c in calls if c.tokens and not c.bound]
-    ranges = [c.tokens_range for c in calls if c.tokens and not c.bound and c.tokens_range]
-    if not ranges or len(ranges) < len(calls):
+    whole = add_up(calls)
+    if not whole.tokens or whole.tokens_range is None:
         return ""
-    low, high = (end / sum(told) - 1 for end in _sum(told, ranges))
+    low, high = (end / whole.tokens - 1 for end in whole.tokens_range)
     if max(-low, high) <= NARROW:
         return ""
     said = (

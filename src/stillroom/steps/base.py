@@ -7,7 +7,7 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
@@ -19,6 +19,9 @@ from stillroom.models.spending import Purse
 from stillroom.rows import ANSWER, DROP, QUESTION, Kind, Schema, Shape, is_plain
 from stillroom.store.artifact import Delta, Manifest
 from stillroom.store.table import Table
+
+if TYPE_CHECKING:
+    from stillroom.steps.foretelling import Lengths
 
 
 class Misfit(ValueError):
@@ -324,6 +327,8 @@ class Calls:
             None where no number does.
         seconds: At the speed that models.toml states; None if it states none.
         unit: What is counted: ``calls`` for completions, ``vectors``, or ``texts`` to score.
+        lengths: What the interval rests on; of estimates by one model's history it is one and the
+            same, so that they are all too low or all too high.
         also: What is asked of a second model, such as an embedder before a judge.
     """
 
@@ -340,6 +345,7 @@ class Calls:
     pilot: int | None = None
     seconds: float | None = None
     unit: str = "calls"
+    lengths: "Lengths | None" = None
     also: "Calls | None" = None
 
 

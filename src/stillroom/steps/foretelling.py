@@ -7,7 +7,7 @@ held the sum of the rest in 92 to 96 of 100, for lognormal lengths with a 99th p
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -181,6 +181,65 @@ def estimate_at_most(spec: ModelSpec, rt: Runtime, calls: int) -> Calls:
     return replace(estimate(spec, rt, wanted=calls, missing=calls), bound=True)
 
 
+def add_up(calls: Iterable[Calls]) -> Calls:
+    """Add what several steps need, with intervals of the sums where each has one.
+
+    Errors of steps that were measured apart are independent. Steps that are foretold from one
+    measurement, such as the history of their model, share its error: all need more than told, or
+    all less. What is asked of second models counts too.
+    """
+    asked = [each for one in calls for each in _chain(one) if each.missing]
+    written = [each for each in asked if each.unit == "calls"]
+    tokens = [each.tokens for each in written if each.tokens is not None]
+    prices = [each.usd for each in asked if each.usd is not None]
+    found = Calls(
+        "", sum(each.wanted for each in asked), sum(each.missing for each in asked),
+        tokens=sum(tokens) if len(tokens) == len(written) else None,
+        usd=sum(prices) if len(prices) == len(asked) else None,
+        bound=any(each.bound for each in asked),
+    )  # fmt: skip
+    if found.bound or found.tokens is None or any(e.tokens_range is None for e in written):
+        return found
+    groups: dict[object, list[Calls]] = {}
+    for place, each in enumerate(written):
+        groups.setdefault((each.model, each.lengths) if each.lengths else place, []).append(each)
+    errors = [_error(group) for group in groups.values()] or [(0.0,) * 4]
+    below, above, cheaper, dearer = (math.hypot(*side) for side in zip(*errors, strict=True))
+    return replace(
+        found,
+        tokens_range=(round(max(0.0, found.tokens - below)), round(found.tokens + above)),
+        usd_range=None
+        if found.usd is None
+        else (max(0.0, found.usd - cheaper), found.usd + dearer),
+        sample=min((each.sample for each in written), default=0),
+    )
+
+
+def _error(group: Sequence[Calls]) -> tuple[float, float, float, float]:
+    """Return how far off what is told may be: tokens below and above, dollars below and above.
+
+    Args:
+        group: Calls of one model that rest on one measurement.
+    """
+    first, told = group[0], sum(each.tokens or 0 for each in group)
+    low, high = first.tokens_range or (0, 0)
+    cheap, dear = first.usd_range or (0.0, 0.0)
+    price = (dear - cheap) / (high - low) if high > low else 0.0
+    ends: tuple[float, float] = (low, high)
+    if first.lengths is not None:
+        ends = first.lengths.total(sum(each.missing for each in group))
+    below, above = told - ends[0], ends[1] - told
+    return below, above, below * price, above * price
+
+
+def _chain(calls: Calls) -> Iterator[Calls]:
+    """Yield what is asked of the first model, and of those after it."""
+    each: Calls | None = calls
+    while each is not None:
+        yield each
+        each = each.also
+
+
 def _told(calls: Calls, lengths: Lengths) -> Calls:
     """Add the tokens, their interval, and the pilot that would narrow it."""
     low, high = lengths.total(calls.missing)
@@ -189,6 +248,7 @@ def _told(calls: Calls, lengths: Lengths) -> Calls:
         tokens=round(lengths.mean * calls.missing),
         tokens_range=(round(low), round(high)),
         pilot=lengths.pilot(calls.wanted),
+        lengths=lengths,
     )
 
 

@@ -1,14 +1,14 @@
 """What a study would do: what arms share, what is there, and what it could see."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from dataclasses import dataclass
 
 from stillroom.evaluate.grade import Exam
 from stillroom.recipe.form import Recipe
 from stillroom.recipe.pipeline import walk
 from stillroom.run.planner import Planned, Planner
-from stillroom.steps.base import Runtime, Step
+from stillroom.steps.base import Calls, Runtime, Step
+from stillroom.steps.foretelling import add_up
 from stillroom.store.digest import value_digest
 from stillroom.store.store import Store
 from stillroom.study.arms import replicate
@@ -22,45 +22,29 @@ from stillroom.train.trainer import usual_seconds
 
 @dataclass(frozen=True)
 class Work:
-    """Steps and calls, added up.
+    """Steps and calls.
 
     Attributes:
         steps: Steps.
         cached: Of these, steps that are in the store.
-        calls: Completions to buy, at most.
-        tokens: Completion tokens to expect of them; None where those of some are not known.
-        usd: Their price; None where that of some is not known.
+        asked: What the others would ask of models.
     """
 
     steps: int = 0
     cached: int = 0
-    calls: int = 0
-    tokens: int | None = 0
-    usd: float | None = 0.0
+    asked: tuple[Calls, ...] = ()
 
     def plus(self, planned: Planned) -> "Work":
         """Add a step."""
-        found = replace(
-            self, steps=self.steps + 1, cached=self.cached + (planned.state == "cached")
+        asked = () if planned.calls is None or planned.state == "cached" else (planned.calls,)
+        return Work(
+            self.steps + 1, self.cached + (planned.state == "cached"), (*self.asked, *asked)
         )
-        calls = planned.calls
-        while calls is not None:
-            if calls.missing:
-                found = replace(
-                    found,
-                    calls=found.calls + calls.missing,
-                    tokens=_sum(found.tokens, calls.tokens if calls.unit == "calls" else 0),
-                    usd=_sum(found.usd, calls.usd),
-                )
-            calls = calls.also
-        return found
 
-
-Number = TypeVar("Number", int, float)
-
-
-def _sum(one: Number | None, other: Number | None) -> Number | None:
-    return None if one is None or other is None else one + other
+    @property
+    def calls(self) -> Calls:
+        """Completions to buy, with tokens and price and their intervals, as far as known."""
+        return add_up(self.asked)
 
 
 @dataclass(frozen=True)
@@ -83,7 +67,8 @@ class StudyPlan:
             of the others.
         compares: Whether arms are compared with each other.
         planned: Arm and seed to the plan of its steps.
-        different: Every step once, whichever arms it is for.
+        different: Every step once, whichever arms it is for, by a name that speaks of it and of all
+            before it.
     """
 
     arms: Mapping[str, Work]
@@ -97,7 +82,7 @@ class StudyPlan:
     fewest: int
     compares: bool
     planned: Mapping[tuple[str, int], Sequence[Planned]]
-    different: Sequence[Planned]
+    different: Mapping[str, Planned]
 
 
 def plan_study(
@@ -163,7 +148,7 @@ def plan_study(
         fewest=fewest,
         compares=compares,
         planned=planned,
-        different=list(steps.values()),
+        different=steps,
     )
 
 
