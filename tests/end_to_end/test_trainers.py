@@ -12,7 +12,9 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
 from stillroom.errors import SetupError
 from stillroom.store.store import Store
@@ -272,21 +274,84 @@ def test_more_trainings_than_gpus_have_some_in_common():
 
 # ---- LLaMA-Factory and axolotl -------------------------------------------------------------------
 
+# What LLaMA-Factory 0.9.5 and axolotl 0.19.0 were seen to ask for, and to leave.
 STAND_IN = f"""#!{sys.executable}
-import json, pathlib, shutil, sys, yaml
-assert sys.argv[1] == "train"
-config = yaml.safe_load(open(sys.argv[2]))
-out = pathlib.Path(config["output_dir"])
+import json, os, pathlib, shutil, sys, yaml
+import polars as pl
+from array import array
+from stillroom.models.local.checkpoint import Speech
+from stillroom.models.local.safetensors import read_header
+from stillroom.train.learnt import learnt_tokens
+from stillroom.train.trainer import Example
+from stillroom.text.think import split_thinking
+sys.path.append({str(Path(__file__).parents[1])!r})
+from tiny_checkpoints import write_safetensors
+
+program, (verb, path) = pathlib.Path(sys.argv[0]).resolve(), sys.argv[1:]
+config = yaml.safe_load(open(path))
+work = pathlib.Path(path).parent
 base = pathlib.Path(config.get("model_name_or_path") or config["base_model"])
-shutil.copytree(base, out)
-(out / "checkpoint-1").mkdir()
-(out / "optimizer.pt").touch()
-history = [{{"loss": 2.5}}, {{"x": 1}}]
-(out / "trainer_state.json").write_text(json.dumps({{"log_history": history}}))
-given = pathlib.Path(sys.argv[2]).parent
-seen = dict(config=config, data={{p.name: p.read_text() for p in (given / "data").iterdir()}},
-            sharding=(given / "zero3.json").exists())
-(out / "seen.json").write_text(json.dumps(seen))
+out = pathlib.Path(config["output_dir"])
+factory = program.name == "llamafactory-cli"
+tokens = pathlib.Path(config["tokenized_path" if factory else "dataset_prepared_path"])
+place = tokens / ("train" if factory else "99324b35")
+prepares = verb == "preprocess" or not config.get("do_train", True)
+# torchrun and accelerate are looked for in PATH, and are to be those beside the program.
+assert os.environ["PATH"].split(":")[0] == str(program.parent)
+print("said by", program.name, flush=True)
+
+
+def wrong(what):
+    print("Traceback (most recent call last):\\n" + "  in a file\\n" * 3 + "ValueError: " + what)
+    sys.exit("a launcher tells\\n" * 14)
+
+
+if prepares:
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "" and not tokens.exists() and not out.exists()
+    if factory:  # it reads the model, and refuses bf16 without a GPU
+        assert (config["use_cpu"], config["bf16"]) == (True, False) and "deepspeed" not in config
+    rows = []
+    for line in open(work / "data" / "rows.jsonl"):
+        asked, said = [message["content"] for message in json.loads(line)["messages"]]
+        told = split_thinking(said)
+        rows.append(Example(asked, told.reasoning, told.answer))
+    if (program.parent / "drops").exists():
+        rows = [row._replace(reasoning=None) for row in rows]
+    size, lines = config["cutoff_len" if factory else "sequence_len"], []
+    for learnt in learnt_tokens(Speech(base), rows):
+        ids = learnt.tokens[:size]
+        lines.append((ids, [-100] * learnt.start + ids[learnt.start :], [1] * len(ids)))
+    columns = ["input_ids", "labels", "attention_mask"]
+    place.mkdir(parents=True)
+    frame = pl.DataFrame(lines, schema=columns, orient="row")
+    frame.write_ipc_stream(place / "data-00000-of-00001.arrow")
+    (place / "dataset_info.json").write_text("{{}}")
+    sys.exit()
+if not (place / "dataset_info.json").exists():
+    wrong("no tokens")
+if (program.parent / "fails").exists():
+    wrong("no kernel for this GPU")
+for torn in out.glob("checkpoint-*"):
+    json.loads((torn / "trainer_state.json").read_text())
+(out / "checkpoint-1").mkdir(parents=True, exist_ok=True)
+weights = {{
+    name: (one.shape, [number + 1 for number in array("f", one.read())])
+    for name, one in read_header(base / "model.safetensors").items()
+}}
+weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
+write_safetensors(out / "model.safetensors", weights)
+for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+    shutil.copy(base / name, out / name)
+(out / "chat_template.jinja").write_text("another")
+loss = float("nan") if (program.parent / "diverges").exists() else 2.5
+history = [{{"loss": loss, "step": 1}}, {{"x": 1}}]
+state = json.dumps({{"log_history": history, "epoch": 0.5, "global_step": 7}})
+(out / "checkpoint-1" / "trainer_state.json").write_text(state)
+if factory:  # axolotl leaves it in checkpoints alone
+    (out / "trainer_state.json").write_text(state)
+seen = dict(config=config, data={{p.name: p.read_text() for p in (work / "data").iterdir()}},
+            sharding=(work / "zero3.json").exists())
+(program.parent / "seen.json").write_text(json.dumps(seen))
 """
 
 
@@ -297,23 +362,29 @@ def programs(tmp_path, monkeypatch):
     for name in ("llamafactory-cli", "axolotl"):
         (folder / name).write_text(STAND_IN)
         (folder / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+        # Another of the name, without torchrun beside it, as links in a folder for all often are.
+        links = tmp_path / "links"
+        links.mkdir(exist_ok=True)
+        (links / name).symlink_to(folder / name)
+    monkeypatch.setenv("PATH", f"{links}:{os.environ['PATH']}")
     return folder
 
 
 @pytest.mark.parametrize("devices", ["", "0,1,2,3"])
 @pytest.mark.parametrize("trainer", ["llamafactory", "axolotl"])
-@pytest.mark.usefixtures("programs")
-def test_known_programs_get_files_in_their_form(tmp_path, work, monkeypatch, trainer, devices):
+def test_known_programs_get_files_in_their_form(
+    tmp_path, work, monkeypatch, programs, trainer, devices
+):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
     alumnus = trained(tmp_path, work, trainer, "openthinker3-7b")
-    seen = json.loads((alumnus.path / "seen.json").read_text())
+    seen = json.loads((programs / "seen.json").read_text())
     config = seen["config"]
     assert seen["sharding"] == ("deepspeed" in config) == bool(devices)
     assert config["trust_remote_code"] is False
     assert config["gradient_accumulation_steps"] == (128 if devices else 512)
     assert (config["learning_rate"], config["warmup_ratio"], config["seed"]) == (8e-5, 0.1, 45)
     assert "max_grad_norm" not in config
+    assert config["save_total_limit"] == 2  # of seven billion parameters, each takes 90 GB
     lines = [json.loads(line)["messages"] for line in seen["data"]["rows.jsonl"].splitlines()]
     assert [line[0]["content"] for line in lines] == [row.question for row in ROWS]
     if trainer == "llamafactory":
@@ -321,30 +392,129 @@ def test_known_programs_get_files_in_their_form(tmp_path, work, monkeypatch, tra
         assert info["file_name"] == "rows.jsonl"
         assert (info["formatting"], info["tags"]["assistant_tag"]) == ("sharegpt", "assistant")
         assert (config["cutoff_len"], config["neat_packing"]) == (16384, True)
-        assert (config["template"], config["num_train_epochs"]) == ("qwen", 5)
-        assert config["save_steps"] == 500
+        assert ("template" in config, config["num_train_epochs"]) == (False, 5)
+        assert (config["save_steps"], config["preprocessing_num_workers"]) == (500, 1)
     else:
         (rows,) = config["datasets"]
         assert (rows["type"], rows["roles_to_train"]) == ("chat_template", ["assistant"])
         assert (config["sequence_len"], config["sample_packing"]) == (16384, True)
         assert config["attn_implementation"] == "flash_attention_2"
         assert config["num_epochs"] == 5
+        assert "max_steps" not in config  # of packed lines, it alone knows how many there are
         assert config["excess_length_strategy"] == "truncate"
-    assert alumnus.trained.losses == [2.5]
-    kept = {path.name for path in alumnus.path.iterdir()}
-    assert {"config.json", "tokenizer.json", "model.safetensors"} <= kept
-    assert not {"optimizer.pt", "checkpoint-1"} & kept
+        assert config["shuffle_merged_datasets"] is False
+    found = alumnus.trained
+    assert (found.rows, found.unseen, found.truncated, found.skipped) == (2, 1, 0, 0)
+    assert found.losses == [2.5]
+    assert found.details == {"devices": 4 if devices else 1, "steps": 7, "lines": 3, "otherwise": 0}
+    base, student = (load_file(each / "model.safetensors") for each in (work.base, alumnus.path))
+    assert {name: value.dtype for name, value in base.items()}.items() <= {
+        name: value.dtype for name, value in student.items()
+    }.items()
+    assert all(torch.equal(student[name], base[name] + 1) for name in base)
+    names = {path.name for path in work.base.iterdir()}
+    assert {path.name for path in alumnus.path.iterdir()} == names
+    for name in names - {"model.safetensors"}:
+        assert (alumnus.path / name).read_bytes() == (work.base / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("rows", "batch", "epochs", "steps"), [(26, 4, 2, 14), (316, 32, 13, 130), (1000, 96, 0.5, 6)]
+)
+def test_axolotl_is_told_the_steps_of_whole_epochs(tmp_path, work, rows, batch, epochs, steps):
+    """Alone it takes 13 for the first: 26 times 2, by 4."""
+    given = {"learning_rate": 1e-5, "global_batch": batch, "epochs": epochs, "max_length": 64}
+    axolotl = TRAINERS["axolotl"]
+
+    def told(**more):
+        settings = axolotl.FORM.model_validate(axolotl.settings(None, {**given, **more}))
+        return axolotl.config(settings, work, tmp_path, rows, 1).get("max_steps")
+
+    assert told() == steps
+    assert told(max_steps=3) == 3
+    assert told(packing=True) is None
+
+
+def test_llamafactory_packs_alike_whatever_the_machine(tmp_path, work):
+    factory = TRAINERS["llamafactory"]
+    given = {"learning_rate": 1e-5, "global_batch": 4, "epochs": 1, "max_length": 64}
+    settings = factory.FORM.model_validate(factory.settings(None, given))
+    (tmp_path / "data").mkdir()
+    counts = [
+        factory.config(settings, work, tmp_path, rows, 1)["preprocessing_num_workers"]
+        for rows in (3, 5_500, 1_200_000)
+    ]
+    assert counts == [1, 5, 16]
+
+
+GIVEN = {"learning_rate": 1e-5, "global_batch": 4, "epochs": 1, "max_length": 512}
+
+
+@pytest.mark.parametrize("trainer", ["llamafactory", "axolotl"])
+def test_a_program_that_loses_the_thinking_trains_nothing(tmp_path, work, programs, trainer):
+    (programs / "drops").touch()
+    with pytest.raises(TrainingFailed, match=r"would learn .* where the row says '<think>"):
+        trained(tmp_path, work, trainer, **GIVEN)
+    folder = tmp_path / "store/building/student-k"
+    assert not (folder / "out").exists()
+    assert not (folder / "config.log").exists()
+
+
+@pytest.mark.parametrize("trainer", ["llamafactory", "axolotl"])
+def test_a_program_that_fails_is_heard_through_its_launcher(tmp_path, work, programs, trainer):
+    (programs / "fails").touch()
+    with pytest.raises(
+        TrainingFailed, match=r"ends: ValueError: no kernel for this GPU \.\.\. \| a launcher tells"
+    ):
+        trained(tmp_path, work, trainer, **GIVEN)
+    # It goes on with the tokens that are there, and a checkpoint that was cut short is gone.
+    (programs / "fails").unlink()
+    folder = tmp_path / "store/building/student-k"
+    (folder / "out/checkpoint-99").mkdir(parents=True)
+    (folder / "out/checkpoint-99/trainer_state.json").write_text('{"epoch": 1')
+    prepared = (folder / "prepare.log").read_text()
+    assert prepared.count("said by") == 1
+    (folder / "prepare.log").chmod(0o400)
+    assert trained(tmp_path, work, trainer, **GIVEN).trained.details["steps"] == 7
+
+
+@pytest.mark.parametrize("trainer", ["llamafactory", "axolotl"])
+def test_a_kill_while_tokens_are_written_leaves_nothing_behind(tmp_path, work, programs, trainer):
+    part = {"llamafactory": "train", "axolotl": "99324b35"}[trainer]
+    place = tmp_path / "store/building/student-k/tokens" / part
+    place.mkdir(parents=True)
+    (place / "data-00000-of-00001.arrow").write_bytes(b"torn")
+    assert trained(tmp_path, work, trainer, **GIVEN).trained.rows == 2
+
+
+@pytest.mark.parametrize("trainer", ["llamafactory", "axolotl"])
+def test_a_loss_that_is_no_number_is_no_student(tmp_path, work, programs, trainer):
+    (programs / "diverges").touch()
+    with pytest.raises(TrainingFailed, match="the loss is no number at step 1; lower the learning"):
+        trained(tmp_path, work, trainer, **GIVEN)
 
 
 @pytest.mark.parametrize("trainer", ["llamafactory", "axolotl"])
 def test_without_the_program_its_files_are_written_and_a_model_brought_back_is_taken(
-    tmp_path, work, monkeypatch, trainer
+    tmp_path, work, monkeypatch, trainer, programs
 ):
+    path = os.environ["PATH"]
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(SetupError, match="no such program; expected it to train") as told:
         trained(tmp_path, work, trainer, "openthoughts-ablation")
     folder = tmp_path / "store/building/student-k"
-    assert f"train {folder.resolve() / 'config.yaml'}" in str(told.value)
+    for name in ("prepare.yaml", "config.yaml"):
+        assert f" {folder.resolve() / name}`" in str(told.value)
+    one = TRAINERS[trainer]
+    assert one.NAMED in str(told.value)
+    monkeypatch.setenv(one.NAMED, "/nowhere/program")
+    with pytest.raises(SetupError, match=f"{one.NAMED} is /nowhere/program; expected the path"):
+        trained(tmp_path, work, trainer, "openthoughts-ablation")
     config = yaml.safe_load((folder / "config.yaml").read_text())
     shutil.copytree(work.base, config["output_dir"])
-    assert trained(tmp_path, work, trainer, "openthoughts-ablation").path.is_dir()
+    # Trained elsewhere, it is taken here where the program is too; tokens need not come with it.
+    monkeypatch.setenv(one.NAMED, str(programs / one.EXECUTABLE))
+    monkeypatch.setenv("PATH", path)
+    alumnus = trained(tmp_path, work, trainer, "openthoughts-ablation")
+    assert not (programs / "seen.json").exists()
+    assert alumnus.trained.rows == 3

@@ -103,7 +103,9 @@ def test_only_full_fine_tuning_by_other_programs():
         with pytest.raises(ValueError, match=r"method is 'lora'; expected full\. Use trainer trl"):
             TRAINERS[name].settings(None, lora)
     assert TRAINERS["trl"].settings(None, lora)["lora_rank"] == 4
-    assert TRAINERS["llamafactory"].settings(None, FULL)["template"] == "qwen"
+    assert "template" not in TRAINERS["llamafactory"].settings(None, FULL)
+    named = TRAINERS["llamafactory"].settings(None, {**FULL, "template": "qwen"})
+    assert named["template"] == "qwen"
     with pytest.raises(ValueError, match="template is no setting"):
         TRAINERS["axolotl"].settings(None, {**FULL, "template": "qwen"})
 

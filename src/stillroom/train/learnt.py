@@ -11,11 +11,16 @@ other; so no token stands across the border.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import NamedTuple, Protocol
 
+from stillroom.models.chat import Message
+from stillroom.models.local.checkpoint import PromptError
 from stillroom.text.think import OPEN, join_thinking
-from stillroom.train.trainer import Example
+from stillroom.train.trainer import Example, Job, TrainingFailed
+
+_TOGETHER = 512  # rows turned into tokens at a time
 
 
 class Learnt(NamedTuple):
@@ -34,11 +39,49 @@ class TemplateUnfit(Exception):
     """A chat template that does not show the student what the rows say."""
 
 
-def learnt_tokens(tokenizer: Any, examples: Sequence[Example]) -> list[Learnt]:
+class Speaks(Protocol):
+    """A tokenizer with a chat template, such as `stillroom.models.local.checkpoint.Speech`."""
+
+    @property
+    def end(self) -> int:
+        """Token id that ends a turn."""
+        ...
+
+    def rendered(self, messages: tuple[Message, ...], *, ask: bool) -> str:
+        """Render a conversation, and the opening of an answer if one is asked for."""
+        ...
+
+    def encoded(self, texts: Sequence[str]) -> list[list[int]]:
+        """Encode texts as they stand, without special tokens."""
+        ...
+
+    def decoded(self, tokens: Sequence[int]) -> str:
+        """Decode tokens, special ones too."""
+        ...
+
+
+def learnt_rows(speech: Speaks, job: Job) -> Iterator[Learnt]:
+    """Turn all rows of a training into tokens, in their order.
+
+    Raises:
+        TrainingFailed: If the base model's chat template does not fit; see `learnt_tokens`.
+    """
+    examples = job.examples()
+    while batch := list(islice(examples, _TOGETHER)):
+        try:
+            yield from learnt_tokens(speech, batch)
+        except TemplateUnfit as error:
+            raise TrainingFailed(
+                f"the chat template of {job.base} {error}. Give the base model a template that "
+                "keeps what rows say"
+            ) from None
+
+
+def learnt_tokens(speech: Speaks, examples: Sequence[Example]) -> list[Learnt]:
     """Turn rows into tokens.
 
     Args:
-        tokenizer: Of the transformers library, with a chat template.
+        speech: How the student is spoken to.
         examples: The rows.
 
     Raises:
@@ -49,20 +92,19 @@ def learnt_tokens(tokenizer: Any, examples: Sequence[Example]) -> list[Learnt]:
     rests: list[str] = []
     for example in examples:
         said = join_thinking(example.reasoning, example.answer)
-        prompt, rest = _rendered(tokenizer, example.question, said)
+        prompt, rest = _rendered(speech, example.question, said)
         prompts.append(prompt)
         rests.append(rest)
-    heads = tokenizer(prompts, add_special_tokens=False)["input_ids"]
-    tails = tokenizer(rests, add_special_tokens=False)["input_ids"]
+    heads, tails = speech.encoded(prompts), speech.encoded(rests)
     for head, tail, rest, example in zip(heads, tails, rests, examples, strict=True):
         if not head:
             raise TemplateUnfit(f"renders no prompt for {example.question[:60]!r}")
-        if tokenizer.eos_token_id not in tail[-4:]:
+        if speech.end not in tail[-4:]:
             raise TemplateUnfit(
-                f"ends an answer with {tokenizer.decode(tail[-4:])!r}; expected it to end with "
-                f"{tokenizer.eos_token!r}, the token at which the student stops"
+                f"ends an answer with {speech.decoded(tail[-4:])!r}; expected it to end with "
+                f"{speech.decoded([speech.end])!r}, the token at which the student stops"
             )
-        again = tokenizer.decode(tail, skip_special_tokens=False)
+        again = speech.decoded(tail)
         if _plain(again) != _plain(rest):
             at = next((i for i, (a, b) in enumerate(zip(again, rest, strict=False)) if a != b), 0)
             raise TemplateUnfit(
@@ -72,13 +114,14 @@ def learnt_tokens(tokenizer: Any, examples: Sequence[Example]) -> list[Learnt]:
     return [Learnt([*h, *t], len(h)) for h, t in zip(heads, tails, strict=True)]
 
 
-def _rendered(tokenizer: Any, question: str, said: str) -> tuple[str, str]:
+def _rendered(speech: Speaks, question: str, said: str) -> tuple[str, str]:
     """Return the prompt, and what the template puts after it for an answer."""
-    asked = [{"role": "user", "content": question}]
-    prompt = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
-    whole = tokenizer.apply_chat_template(
-        [*asked, {"role": "assistant", "content": said}], tokenize=False
-    )
+    asked = (Message("user", question),)
+    try:
+        prompt = speech.rendered(asked, ask=True)
+        whole = speech.rendered((*asked, Message("assistant", said)), ask=False)
+    except PromptError as error:
+        raise TemplateUnfit(f"refuses {question[:60]!r}: {error}") from None
     if not whole.startswith(prompt):
         raise TemplateUnfit(
             "writes another prompt before an answer than when it asks for one, "

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 from stillroom.errors import SetupError
@@ -27,6 +29,10 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 """Environment variable: the GPUs that a program may use."""
 
 _LAST_WORDS = 12  # lines of a log in a message
+_READ = 1 << 16  # bytes of a log that are looked through
+_LONGEST = 400  # characters of an error
+# What Python prints at the end of a traceback, in one of several processes maybe.
+_ERROR = re.compile(r"(\[\w+\]: ?)?([A-Za-z_]\w*\.)*[A-Z]\w*(Error|Exception)(:|$)")
 _LOOK_S = 0.2
 _STOP_S = 10.0
 
@@ -83,14 +89,19 @@ def run_tool(
 
 
 def last_words(log: Path, begin: int = 0) -> str:
-    """Return the last lines of a log on one line, from a byte on."""
+    """Return the last lines of a log on one line, from a byte on, and the first error before them.
+
+    Launchers say much about a process that failed, and not why: that stands further up.
+    """
     with suppress(OSError), log.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
-        file.seek(max(begin, size - 8192))
+        file.seek(max(begin, size - _READ))
         lines = file.read().decode("utf-8", "replace").strip().splitlines()
         said = [line.strip() for line in lines[-_LAST_WORDS:] if line.strip()]
+        errors = (line.strip() for line in lines[:-_LAST_WORDS] if _ERROR.match(line))
+        first = [f"{line[:_LONGEST]} ..." for line in islice(errors, 1)]
         if said:
-            return " | ".join(said)
+            return " | ".join([*first, *said])
     return "(nothing)"
 
 

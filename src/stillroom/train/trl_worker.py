@@ -14,20 +14,23 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import polars as pl
 
 from stillroom.errors import SetupError
+from stillroom.models.chat import Message
+from stillroom.models.local.checkpoint import PromptError
 from stillroom.store.store import sync, write_synced
 from stillroom.train.finetune import Finetune
-from stillroom.train.learnt import Learnt, TemplateUnfit, learnt_tokens
-from stillroom.train.trainer import Example, Job, TrainingFailed
+from stillroom.train.learnt import learnt_rows
+from stillroom.train.trainer import Job, TrainingFailed
+from stillroom.train.weights import take_student
 
-_TOGETHER = 512  # rows turned into tokens at a time
 _PART = 4096  # rows of one file of tokens
 _IGNORED = -100
 _WHOLE = "whole"  # marks a checkpoint that was written to its end
@@ -55,14 +58,14 @@ def prepare(job: Job) -> None:
     if done.exists():
         return
     settings = Finetune.model_validate(job.settings)
-    tokenizer = _tokenizer(job)
+    speech = _Speech(_tokenizer(job))
     partial = job.folder / "tokens.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     summary = {"rows": 0, "truncated": 0, "skipped": 0, "tokens": 0, "learnt": 0}
 
     def rows() -> Iterator[tuple[list[int], list[int]]]:
-        for learnt in _learnt(tokenizer, job):
+        for learnt in learnt_rows(speech, job):
             if learnt.start >= settings.max_length:
                 summary["skipped"] += 1
                 continue
@@ -91,16 +94,27 @@ def prepare(job: Job) -> None:
     sync(job.folder)
 
 
-def _learnt(tokenizer: Any, job: Job) -> Iterator[Learnt]:
-    examples = job.examples()
-    while batch := list(islice(examples, _TOGETHER)):
+class _Speech:
+    """A tokenizer of transformers, which is also what servers of the student read."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self.end: int = tokenizer.eos_token_id
+
+    def rendered(self, messages: tuple[Message, ...], *, ask: bool) -> str:
+        told = [{"role": message.role, "content": message.content} for message in messages]
+        render = self._tokenizer.apply_chat_template
         try:
-            yield from learnt_tokens(tokenizer, [Example(*example) for example in batch])
-        except TemplateUnfit as error:
-            raise TrainingFailed(
-                f"the chat template of {job.base} {error}. Give the base model a template that "
-                "keeps what rows say"
-            ) from None
+            return str(render(told, tokenize=False, add_generation_prompt=ask))
+        except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, KeyError) as error:
+            raise PromptError(str(error)) from error
+
+    def encoded(self, texts: Sequence[str]) -> list[list[int]]:
+        found: list[list[int]] = self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        return found
+
+    def decoded(self, tokens: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=False))
 
 
 def _tokenizer(job: Job) -> Any:
@@ -127,6 +141,8 @@ def train(job: Job) -> None:
     from trl.trainer.sft_trainer import SFTTrainer
 
     settings = Finetune.model_validate(job.settings)
+    # A configuration of accelerate speaks of it too, but what counts is in the student's key.
+    os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if settings.precision == "bf16" else "no"
     on_gpu = torch.cuda.is_available()
     devices = int(os.environ.get("WORLD_SIZE", "1"))
     accumulation = settings.accumulation(devices)
@@ -282,34 +298,17 @@ def _last_whole(checkpoints: Path) -> str | None:
 
 
 def finish(job: Job) -> None:
-    """Write ``model``: merged weights in the base's type, and the base's tokenizer."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    settings = Finetune.model_validate(job.settings)
-    out, partial = job.folder / "model", job.folder / "model.partial"
-    for path in (out, partial):
-        shutil.rmtree(path, ignore_errors=True)
-    config = json.loads((job.base / "config.json").read_text("utf-8"))
-    dtype = getattr(torch, config.get("dtype") or config.get("torch_dtype") or "bfloat16")
+    """Write ``model``: merged weights in the base's type, and all else as the base has it."""
     saved = job.folder / "saved"
-    if settings.method == "lora":
+    if job.settings["method"] == "lora":
+        import torch
         from peft import PeftModel
+        from transformers import AutoModelForCausalLM
 
         base = AutoModelForCausalLM.from_pretrained(job.base, dtype=torch.float32)
-        model = PeftModel.from_pretrained(base, saved).merge_and_unload().to(dtype)
-    else:
-        model = AutoModelForCausalLM.from_pretrained(saved, dtype=dtype)
-    for name, value in model.named_parameters():
-        if not torch.isfinite(value).all():
-            raise TrainingFailed(f"{name} holds NaN or infinity; lower the learning rate")
-    model.save_pretrained(partial)
-    # The student speaks to the world as its base does, byte for byte.
-    for path in job.base.iterdir():
-        ours = path.name in ("config.json", "training.json") or ".index." in path.name
-        if path.suffix in (".json", ".jinja", ".txt", ".model") and path.is_file() and not ours:
-            shutil.copyfile(path, partial / path.name)
-    partial.rename(out)
+        adapted, saved = saved, job.folder / "merged"
+        PeftModel.from_pretrained(base, adapted).merge_and_unload().save_pretrained(saved)
+    take_student(saved, job.base, job.folder / "model")
 
 
 def _installed(module: str) -> bool:

@@ -10,6 +10,7 @@ Not covered: sliding windows, quantised weights, other rotary scalings, tool cal
 import json
 import math
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from pathlib import Path
@@ -212,6 +213,49 @@ def opens_thinking(directory: Path) -> bool:
         .rstrip()
         .endswith(OPEN)
     )
+
+
+class Speech:
+    """How a model of any family is spoken to: its tokenizer and chat template; no weights are read.
+
+    Attributes:
+        end: Token id that ends a turn.
+        added: Token ids that stand for one text each, such as roles and think tags.
+
+    Raises:
+        ModelError: If a file is missing or torn, or there is no template or end token.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        settings = _read_json(directory / "tokenizer_config.json")
+        self._special = _special_tokens(settings)
+        self._template = _read_template(directory, settings)
+        self._tokenizer = _read_tokenizer(directory / "tokenizer.json", vocab=1 << 31)
+        end = self._tokenizer.token_to_id(self._special.get("eos_token", ""))
+        if end is None:
+            raise ModelError(
+                f"{directory}: the tokenizer has no end token; expected eos_token in "
+                "tokenizer_config.json. Take the model's instruct form, or add it."
+            )
+        self.end = end
+        self.added = frozenset(self._tokenizer.get_added_tokens_decoder())
+
+    def rendered(self, messages: tuple[Message, ...], *, ask: bool) -> str:
+        """Render a conversation, and the opening of an answer if one is asked for.
+
+        Raises:
+            PromptError: If the template refuses it.
+        """
+        return _rendered(self._template, messages, self._special, ask=ask)
+
+    def encoded(self, texts: Sequence[str]) -> list[list[int]]:
+        """Encode texts as they stand, without special tokens."""
+        found = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [one.ids for one in found]
+
+    def decoded(self, tokens: Sequence[int]) -> str:
+        """Decode tokens, special ones too."""
+        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=False))
 
 
 class Decoder:
@@ -525,14 +569,18 @@ def _read_tokenizer(path: Path, vocab: int) -> Tokenizer:
 
 
 def _rendered(
-    template: jinja2.Template, messages: tuple[Message, ...], special: dict[str, str]
+    template: jinja2.Template,
+    messages: tuple[Message, ...],
+    special: dict[str, str],
+    *,
+    ask: bool = True,
 ) -> str:
     try:
         return template.render(
             messages=[{"role": m.role, "content": m.content} for m in messages],
             tools=None,
             documents=None,
-            add_generation_prompt=True,
+            add_generation_prompt=ask,
             **special,
         )
     except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, KeyError) as error:
