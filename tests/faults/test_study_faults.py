@@ -99,7 +99,7 @@ def test_arms_whose_trainers_fail_or_die_are_marked_and_the_others_stay(folder, 
     assert "CUDA out of memory" in said
     assert "! dies, seed 0: the process that trains died, and once more when it was alone" in said
     report = (folder / "report.md").read_text()
-    assert "Not trained, and so in no comparison:" in report
+    assert "2 arms are in no comparison, because students were not trained:" in report
     assert "stops, seed 0" in report
     facts = json.loads((folder / "results.json").read_text())
     assert [d["arm"] for d in facts["differences"]] == ["other"]

@@ -73,5 +73,5 @@ def test_a_scatter_shows_every_pair(pairs):
 
 def test_a_tick_to_compare_with_widens_the_axis():
     plain = Line("a", 1.0, 0.5, 1.5)
-    assert "90" not in forest_svg("t", [plain], zero=True)
+    assert ">100<" not in forest_svg("t", [plain], zero=True)
     assert ">100<" in forest_svg("t", [Line("a", 1.0, 0.5, 1.5, against=90.0)], zero=True)

@@ -168,7 +168,7 @@ def grade(exam: Exam, model: str, runner: Runner, path: str) -> Grades:
     ).with_columns(pl.col("verdict").fill_null("error"))
     scored = table.with_columns(_score(table, exam).alias("score"))
     scored = scored.drop("reference", "verdict_detail")
-    if exam.repeats > 1 and exam.temperature > 0 and _all_alike(attempts):
+    if exam.repeats > 1 and exam.temperature > 0 and _may_be_alike(table) and _all_alike(attempts):
         notes.append(
             f"All {exam.repeats} repeats of every item are the same text: the server does not "
             f"sample at temperature {exam.temperature:g}, or ignores draws. The sampling error is "
@@ -253,6 +253,12 @@ def _letters(reference: str, extracted: str | None) -> float:
     if not right or not given or not set(given) < set(right):
         return 0.0
     return _A_LETTER * len(given)
+
+
+def _may_be_alike(table: pl.DataFrame) -> bool:
+    """Tell by what is at hand whether texts need be read: those of a student take gigabytes."""
+    seen = table.group_by("item").agg(pl.struct("extracted", "completion_tokens").n_unique())
+    return bool((seen["extracted"] == 1).all())
 
 
 def _all_alike(attempts: Table) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import polars as pl
@@ -70,6 +71,10 @@ class Result:
 
     def grades(self) -> pl.DataFrame:
         """Return every attempt of every student, a row each."""
+        return self._grades
+
+    @cached_property
+    def _grades(self) -> pl.DataFrame:
         frames = [
             g.table.select(
                 pl.lit(s.arm).alias("arm"),

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from html import escape
 from math import ceil, floor
 
-WIDTH, ROW, LEFT, RIGHT, TOP, BOTTOM = 760, 30, 220, 130, 44, 44
+WIDTH, RIGHT, TOP, BOTTOM = 760, 145, 44, 44
+NARROW, WIDEST, LETTER = 220, 340, 6.8
+"""Room for names, in points: at least, at most, and what a letter takes."""
 
 # Readable on white and on near-black alike, because a report is read on both.
 INK, GRID, MARK, BETTER, WORSE = "#6e7781", "#6e778144", "#4a8fd6", "#2f9e5b", "#d9822b"
@@ -90,14 +92,20 @@ def forest_svg(title: str, lines: Sequence[Line], *, zero: bool) -> str:
         if value is not None
     ]
     scale = Scale.over([0.0, *ends] if zero else ends)
-    width, height = WIDTH - LEFT - RIGHT, ROW * len(lines)
-    parts = [text(16, 22, title, weight=600, size=15)]
-    parts += scale.grid(LEFT, width, TOP, height, zero=zero)
+    wanted = 20 + LETTER * max(len(line.name) for line in lines)
+    left = round(min(WIDEST, max(NARROW, wanted)))
+    row = 30 if len(lines) <= 20 else 22
+    width, height = WIDTH - left - RIGHT, row * len(lines)
+    parts = [text(16, 22, shorten(title, 90), weight=600, size=15)]
+    parts += scale.grid(left, width, TOP, height, zero=zero)
     for number, line in enumerate(lines):
-        y = TOP + ROW * number + ROW / 2
-        parts.append(text(LEFT - 12, y + 4, shorten(line.name, 30), anchor="end"))
-        parts.append(mark(scale, LEFT, width, y, line, colour(line.side)))
-        span = f"{line.value:z.1f} ({line.low:z.1f}, {line.high:z.1f})"
+        y = TOP + row * number + row / 2
+        name = text(left - 12, y + 4, shorten(line.name, int((left - 20) / LETTER)), anchor="end")
+        parts.append(f"<g><title>{escape(line.name)}</title>{name}</g>")
+        parts.append(mark(scale, left, width, y, line, colour(line.side)))
+        # Said by a sign too, for eyes that confuse the colours.
+        sign = {1: " ▲", -1: " ▼", 0: ""}[line.side]
+        span = f"{line.value:z.1f} ({line.low:z.1f}, {line.high:z.1f}){sign}"
         parts.append(text(WIDTH - RIGHT + 12, y + 4, span, size=11))
     return document(title, WIDTH, TOP + height + BOTTOM, parts)
 
@@ -147,8 +155,15 @@ def _step(span: float, ticks: int) -> float:
 
 
 def shorten(name: str, most: int) -> str:
-    """Cut a name to so many letters."""
-    return name if len(name) <= most else name[: most - 1] + "…"
+    """Cut the middle out of a name, because names of arms differ in how they end.
+
+    >>> shorten("exact dedup, 16 answers", 16)
+    'exact de…answers'
+    """
+    if len(name) <= most:
+        return name
+    tail = (most - 1) // 2
+    return f"{name[: most - 1 - tail]}…{name[len(name) - tail :]}"
 
 
 def text(

@@ -90,12 +90,14 @@ def _md(text: str) -> str:
 
 
 STYLE = (
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;"
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;"
     "color-scheme:light dark}table{border-collapse:collapse;font-size:14px}"
     "td,th{padding:.25rem .6rem;border-bottom:1px solid #6e778144;text-align:left;"
     "vertical-align:top;min-width:2.5rem}td:first-child{min-width:8rem}"
     "td:last-child{overflow-wrap:anywhere}"
-    "li,p{overflow-wrap:anywhere}.wide{overflow-x:auto}.wide svg{min-width:40rem}"
+    "td:first-child,th:first-child{position:sticky;left:0;background:Canvas}"
+    "li,p{overflow-wrap:anywhere;max-width:60rem}.wide{overflow-x:auto}"
+    ".wide svg{min-width:40rem;max-width:60rem}"
     "svg{max-width:100%;height:auto}.up{color:#2f9e5b}.down{color:#d9822b}"
     "nav{columns:14rem;font-size:14px}nav a{display:block}"
 )
@@ -125,7 +127,7 @@ def html(title: str, blocks: Sequence[Block]) -> str:
             parts.append(f"<ul>{items}</ul>")
         elif block.table is not None:
             header, rows = block.table
-            head = "".join(f"<th>{escape(c)}</th>" for c in header)
+            head = "".join(f"<th>{escape(c).replace('_', '_<wbr>')}</th>" for c in header)
             body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>\n" for row in rows)
             parts.append(
                 f"{_WIDE.format(escape(heading))}<table><thead><tr>{head}</tr></thead><tbody>\n"

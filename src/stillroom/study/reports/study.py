@@ -9,8 +9,9 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import polars as pl
@@ -21,9 +22,9 @@ from stillroom.study.reports.clean import without_suspects
 from stillroom.study.reports.cost import cost
 from stillroom.study.reports.examples import Chain, contrasts
 from stillroom.study.reports.forest import Line, forest_svg
-from stillroom.study.reports.page import Block, write
+from stillroom.study.reports.page import DOWN, UP, Block, write
 from stillroom.study.reports.panels import panels_svg
-from stillroom.study.reports.verdict import interval, points, times, verdict
+from stillroom.study.reports.verdict import MANY, NAMED, interval, points, times, verdict
 from stillroom.study.result import Result, Sat
 from stillroom.study.statistics import (
     Difference,
@@ -38,7 +39,7 @@ from stillroom.study.statistics import (
 EXAMPLES = 3
 """Rows shown for each arm that the control kept, and as many that it dropped."""
 
-MANY = 4
+SHARED = 4
 """Students of one mark beyond which only the first is named."""
 
 
@@ -69,10 +70,26 @@ def write_report(
     else:
         grades = result.grades().filter(pl.col("arm").is_in(arms))
         outcomes = Outcomes.of(grades, arms)
-        blocks = _blocks(result, outcomes)
-        own = _facts(result, outcomes)
+        found = _Found(verdict(result.study, outcomes), scores(outcomes), differences(outcomes))
+        blocks = _blocks(result, outcomes, found)
+        own = _facts(result, found)
     blocks = [*_opening(result), *before, *blocks]
     return write(folder, result.study.question, blocks, {**own, **(facts or {})})
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What grades say.
+
+    Attributes:
+        said: In words.
+        scored: Of every arm.
+        compared: Every arm with the control.
+    """
+
+    said: Sequence[str]
+    scored: Sequence[Score]
+    compared: Sequence[Difference]
 
 
 def _failed(result: Result, arm: str) -> bool:
@@ -84,10 +101,11 @@ def _opening(result: Result) -> list[Block]:
     blocks = [Block(heading=study.question)]
     if study.hypothesis:
         blocks.append(Block(text=f"Hypothesis, written before the runs: {study.hypothesis}"))
-    failed = [f"{s.arm}, seed {s.seed}: {s.failed}" for s in result.sat if s.failed]
-    if failed:
-        blocks.append(Block(text="Not trained, and so in no comparison:"))
-        blocks.append(Block(points=failed))
+    if failed := [(s, s.failed) for s in result.sat if s.failed]:
+        out = len({s.arm for s, _ in failed})
+        are = "1 arm is" if out == 1 else f"{out} arms are"
+        blocks.append(Block(text=f"{are} in no comparison, because students were not trained:"))
+        blocks.append(Block(points=_once(failed, sum(s.student is not None for s in result.sat))))
     if odd := oddities(result):
         blocks.append(Block(text="Odd students, which are in the comparisons all the same:"))
         blocks.append(Block(points=odd))
@@ -97,25 +115,29 @@ def _opening(result: Result) -> list[Block]:
 def oddities(result: Result) -> list[str]:
     """Say what is odd about the students of a study, a phrase each; what many share, once."""
     students = [sat for sat in result.sat if sat.student]
+    told = [(sat, mark) for sat in students for mark in marks(sat)]
+    return [*twins(result.sat), *_once(told, len(students))]
+
+
+def _once(told: Iterable[tuple[Sat, str]], of: int) -> list[str]:
+    """Say what is told of students, a phrase each; what many share but for its numbers, once."""
     alike: dict[str, list[str]] = {}
-    for sat in students:
-        for mark in marks(sat):
-            said = f"{sat.arm}, seed {sat.seed}: {mark}"
-            alike.setdefault(re.sub(r"[\d,.]+", "", mark), []).append(said)
-    found = twins(result.sat)
+    for sat, what in told:
+        said = f"{sat.arm}, seed {sat.seed}: {what}"
+        alike.setdefault(re.sub(r"[0-9a-f]{32}|[\d,.]+", "", what), []).append(said)
+    found = []
     for group in alike.values():
-        if len(group) > MANY:
-            found.append(f"{len(group)} of {len(students)} students, such as {group[0]}")
+        if len(group) > SHARED:
+            found.append(f"{len(group)} of {of} students, such as {group[0]}")
         else:
             found += group
     return found
 
 
-def _blocks(result: Result, outcomes: Outcomes) -> list[Block]:
+def _blocks(result: Result, outcomes: Outcomes, found: _Found) -> list[Block]:
     study = result.study
-    scored, compared = scores(outcomes), differences(outcomes)
     size = f"{study.rows:,} rows" if study.rows else f"{study.tokens:,} answer tokens"
-    blocks = [Block(points=verdict(study, outcomes))]
+    blocks = [Block(points=found.said)]
     seeds = f"{study.seeds} seed{'s' if study.seeds > 1 else ''}"
     blocks.append(
         Block(
@@ -124,17 +146,8 @@ def _blocks(result: Result, outcomes: Outcomes) -> list[Block]:
             "size need not hold for another."
         )
     )
-    blocks += _difference_plots(study.control, compared, outcomes.means)
-    blocks.append(Block(heading="Scores"))
-    base = result.sat[0]
-    blocks.append(Block(table=_score_table(outcomes, scored, base)))
-    blocks.append(
-        Block(
-            text="Percent of attempts that are right. The interval is for new questions of the "
-            "kind and new seeds; the errors behind it are those of sampling alone, of questions "
-            "and sampling, and of seeds."
-        )
-    )
+    blocks += _differences(study.control, found.compared, outcomes.means)
+    blocks += _scores(outcomes, found.scored, result.sat[0])
     if said := notes(result.sat):
         blocks.append(Block(points=said))
     blocks += without_suspects(result, outcomes)
@@ -145,46 +158,85 @@ def _blocks(result: Result, outcomes: Outcomes) -> list[Block]:
     return blocks
 
 
-def _difference_plots(
+def _differences(
     control: str, compared: Sequence[Difference], benchmarks: Iterable[str]
 ) -> list[Block]:
-    """Draw a forest plot of the pooled differences, and a small one for each benchmark."""
-    lines: dict[str | None, list[Line]] = {}
-    for d in compared:
-        estimate = d.estimate
-        ends = (100 * estimate.value, 100 * estimate.low, 100 * estimate.high)
-        lines.setdefault(d.benchmark, []).append(Line(d.arm, *ends, d.verdict()))
-    single = {name: panel for name, panel in lines.items() if name is not None}
+    """Show the pooled differences as a forest plot, and those on each benchmark.
+
+    Few arms have a small plot for each benchmark, and a line for each in the table. Many arms stand
+    in the order of their differences, and have a table in which benchmarks are columns.
+    """
+    pooled = [d for d in compared if d.benchmark is None]
+    single = [d for d in compared if d.benchmark is not None]
+    many = len(pooled) > MANY
+    if many:
+        pooled.sort(key=lambda d: -d.estimate.value)
     title = f"Points above {control}"
     whole = "all benchmarks together" if single else next(iter(benchmarks))
+    forest = forest_svg(f"{title}, {whole}", [_line(d) for d in pooled], zero=True)
     blocks = [Block(heading=f"Differences from {control}")]
-    blocks.append(
-        Block(plot=("difference.svg", forest_svg(f"{title}, {whole}", lines[None], zero=True)))
-    )
-    if single:
-        svg = panels_svg(f"{title}, by benchmark", single)
+    blocks.append(Block(plot=("difference.svg", forest)))
+    if single and not many:
+        panels: dict[str, list[Line]] = {}
+        for d in single:
+            panels.setdefault(d.benchmark or "", []).append(_line(d))
+        svg = panels_svg(f"{title}, by benchmark", panels)
         blocks.append(Block(plot=("difference-by-benchmark.svg", svg)))
     rows = [
         [
             d.arm, d.benchmark or "all", points(d.estimate.value),
             interval(d.estimate.low, d.estimate.high), f"{d.p:.2g}",
         ]
-        for d in compared
+        for d in (pooled if many else compared)
     ]  # fmt: skip
     header = ["arm", "benchmark", "points", "95% interval", "p (Holm)"]
-    return [*blocks, Block(table=(header, rows))]
+    blocks.append(Block(table=(header, rows)))
+    if single and many:
+        marks = {1: f"\N{NO-BREAK SPACE}{UP}", -1: f"\N{NO-BREAK SPACE}{DOWN}", 0: ""}
+        cells = {
+            (d.arm, d.benchmark): f"{100 * d.estimate.value:+z.1f}{marks[d.verdict()]}"
+            for d in single
+        }
+        blocks.append(Block(heading="Differences by benchmark"))
+        blocks.append(
+            Block(
+                text=f"Points above {control}. {UP} is better and {DOWN} worse than it, corrected "
+                "for the number of arms on this benchmark, and not for the number of benchmarks. "
+                "Intervals and p values are in results.json."
+            )
+        )
+        blocks.append(_side_by_side([d.arm for d in pooled], list(benchmarks), cells))
+    return blocks
 
 
-def _score_table(
-    outcomes: Outcomes, scored: Sequence[Score], base: Sat
-) -> tuple[list[str], list[list[str]]]:
+def _line(d: Difference) -> Line:
+    e = d.estimate
+    return Line(d.arm, 100 * e.value, 100 * e.low, 100 * e.high, d.verdict())
+
+
+def _side_by_side(
+    arms: Sequence[str], benchmarks: Sequence[str], cells: Mapping[tuple[str, str | None], str]
+) -> Block:
+    """Put arms in rows and benchmarks in columns."""
+    rows = [[arm, *(cells.get((arm, name), "") for name in benchmarks)] for arm in arms]
+    return Block(table=(["arm", *benchmarks], rows))
+
+
+def _scores(outcomes: Outcomes, scored: Sequence[Score], base: Sat) -> list[Block]:
+    """Show the score of every arm with its errors, and those on each benchmark."""
+    many = len(outcomes.arms) > MANY + 1 and len(outcomes.means) > 1
+    blocks = [Block(heading="Scores")]
+    untrained = f"{base.arm} (untrained)"
     header = ["arm", "benchmark", "right, %", "95% interval", "sampling", "questions", "seeds"]
-    rows = [
-        [base.arm + " (untrained)", name, points(grades.accuracy), "", "", "", ""]
-        for name, grades in base.grades.items()
-    ]
     whole = "all" if len(outcomes.means) > 1 else next(iter(outcomes.means))
+    own = {name: grades.accuracy for name, grades in base.grades.items()}
+    if many:
+        own = {whole: sum(own.values()) / len(own)} if own else {}
+        scored = sorted(scored, key=lambda s: -s.estimate.value)
+    rows = [[untrained, name, points(value), "", "", "", ""] for name, value in own.items()]
     for score in scored:
+        if many and score.benchmark:
+            continue
         errors = (score.sampling_se, score.question_se, score.seed_se)
         rows.append(
             [
@@ -195,7 +247,22 @@ def _score_table(
                 *(points(e) if e == e else "not measured" for e in errors),
             ]
         )
-    return header, rows
+    blocks.append(Block(table=(header, rows)))
+    blocks.append(
+        Block(
+            text="Percent of attempts that are right. The interval is for new questions of the "
+            "kind and new seeds; the errors behind it are those of sampling alone, of questions "
+            "and sampling, and of seeds."
+        )
+    )
+    if many:
+        cells = {(s.arm, s.benchmark): points(s.estimate.value) for s in scored}
+        cells |= {(untrained, name): points(g.accuracy) for name, g in base.grades.items()}
+        order = [untrained, *(s.arm for s in scored if s.benchmark is None)]
+        blocks.append(Block(heading="Scores by benchmark"))
+        blocks.append(Block(text="Percent of attempts that are right."))
+        blocks.append(_side_by_side(order, list(outcomes.means), cells))
+    return blocks
 
 
 def _likelihood(result: Result, outcomes: Outcomes) -> list[Block]:
@@ -245,16 +312,23 @@ def details(result: Result, arms: Sequence[str]) -> list[Block]:
 
 def _attempts(result: Result, arms: Sequence[str]) -> list[Block]:
     """Tell how attempts ended, because a score that is cut by length is another thing."""
-    grades = result.grades()
+    told = (
+        result.grades()
+        .group_by("arm")
+        .agg(
+            (pl.col("finish_reason") == "length").sum().alias("cut"),
+            (pl.col("verdict") == "unparsed").sum().alias("silent"),
+            (pl.col("verdict") == "error").sum().alias("lost"),
+            pl.len().alias("attempts"),
+            pl.col("completion_tokens").mean().alias("tokens"),
+        )
+    )
+    by_arm = {row["arm"]: row for row in told.iter_rows(named=True)}
     rows = []
     for arm in arms:
-        here = grades.filter(pl.col("arm") == arm)
-        cut = here.filter(pl.col("finish_reason") == "length").height / here.height
-        silent = here.filter(pl.col("verdict") == "unparsed").height / here.height
-        lost = here.filter(pl.col("verdict") == "error").height / here.height
-        tokens = here["completion_tokens"].drop_nulls()
-        mean = f"{tokens.sum() / tokens.len():.0f}" if tokens.len() else ""
-        rows.append([arm, points(cut), points(silent), points(lost), mean])
+        row = by_arm[arm]
+        shares = (points(row[name] / row["attempts"]) for name in ("cut", "silent", "lost"))
+        rows.append([arm, *shares, "" if row["tokens"] is None else f"{row['tokens']:.0f}"])
     header = [
         "arm", "cut by length, %", "without an answer, %", "no reply or verdict, %",
         "tokens per attempt",
@@ -276,11 +350,26 @@ def _sources_of_difference(result: Result, arms: Sequence[str]) -> list[Block]:
         rows.append([arm, f"{sat.there:,}", f"{sat.distinct:,}", f"{sat.rows:,}", said])
     header = ["arm", "rows made", "different rows used", "rows used", "drops, seed 0"]
     blocks.append(Block(table=(header, rows)))
-    examples = _examples(result, arms)
+    examples = _examples(result, _ends(result, arms))
     if examples:
         blocks.append(Block(heading="Rows on which arms differ"))
         blocks.append(Block(table=(["kept by", "dropped by", "why", "text"], examples)))
     return blocks
+
+
+def _ends(result: Result, arms: Sequence[str]) -> list[str]:
+    """Return the control and, of many arms, those of the highest and of the lowest scores."""
+    control, *others = arms
+    if len(others) <= MANY:
+        return list(arms)
+    accuracy = {
+        arm: fmean(
+            g.accuracy for s in result.sat if s.arm == arm and s.student for g in s.grades.values()
+        )
+        for arm in others
+    }
+    others.sort(key=lambda arm: -accuracy[arm])
+    return [control, *others[:NAMED], *others[-NAMED:]]
 
 
 def _examples(result: Result, arms: Sequence[str]) -> list[list[str]]:
@@ -314,35 +403,41 @@ def _seals(result: Result) -> list[Block]:
 
 
 def _keys(result: Result) -> list[Block]:
+    students = [s for s in result.sat if s.student]
+    blocks = [Block(heading="Keys")]
+    if len(result.study.arms) > MANY + 1:
+        said = f"Those of {len(students):,} students and of their grades are in results.json."
+        return [*blocks, Block(text=f"{_KEYS} {said}")]
     rows = [
-        [
-            s.arm,
-            str(s.seed),
-            s.student or "",
-            ", ".join(g.keys["verify"] for g in s.grades.values()),
-        ]
-        for s in result.sat
-        if s.student
+        [s.arm, str(s.seed), s.student or "", ", ".join(_grade_keys(s).values())] for s in students
     ]
-    header = ["arm", "seed", "student", "grades"]
-    return [
-        Block(heading="Keys"),
-        Block(text="Artifacts in the store from which every number above was made."),
-        Block(table=(header, rows)),
-    ]
+    return [*blocks, Block(text=_KEYS), Block(table=(["arm", "seed", "student", "grades"], rows))]
 
 
-def _facts(result: Result, outcomes: Outcomes) -> dict[str, Any]:
+_KEYS = "Artifacts in the store from which every number above was made."
+
+
+def _grade_keys(sat: Sat) -> dict[str, str]:
+    """Return benchmark to the artifact of its verdicts."""
+    return {name: grades.keys["verify"] for name, grades in sat.grades.items()}
+
+
+def _facts(result: Result, found: _Found) -> dict[str, Any]:
     """Return the numbers for programs."""
     return {
         "study": result.study.model_dump(mode="json"),
-        "verdict": verdict(result.study, outcomes),
-        "scores": [_plain(asdict(s)) for s in scores(outcomes)],
-        "differences": [
-            {**_plain(asdict(d)), "verdict": d.verdict()} for d in differences(outcomes)
-        ],
+        "verdict": list(found.said),
+        "scores": [_plain(asdict(s)) for s in found.scored],
+        "differences": [{**_plain(asdict(d)), "verdict": d.verdict()} for d in found.compared],
         "students": [
-            {"arm": s.arm, "seed": s.seed, "key": s.student, "rows": s.rows, "there": s.there}
+            {
+                "arm": s.arm,
+                "seed": s.seed,
+                "key": s.student,
+                "rows": s.rows,
+                "there": s.there,
+                "grades": _grade_keys(s),
+            }
             for s in result.sat
             if s.student
         ],

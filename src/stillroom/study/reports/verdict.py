@@ -1,6 +1,6 @@
 """What a study found, in words."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from stillroom.study.form import Study
 from stillroom.study.statistics import (
@@ -11,6 +11,12 @@ from stillroom.study.statistics import (
     not_worse,
     seen_through,
 )
+
+MANY = 12
+"""Comparisons beyond which a report counts them, and puts benchmarks side by side."""
+
+NAMED = 3
+"""Of so many, arms that are named."""
 
 
 def points(share: float) -> str:
@@ -75,15 +81,58 @@ def sentence(difference: Difference, control: str, *, matters: float = 0.0) -> s
     return text + "."
 
 
+def counted(compared: Sequence[Difference], control: str, *, matters: float = 0.0) -> list[str]:
+    """Say what was found between many arms and the control: how many, and the farthest of them.
+
+    Args:
+        compared: The comparisons, two or more.
+        control: Name of the control.
+        matters: Smallest difference that the asker cares about, 0 to 1.
+    """
+    said = []
+    for side, verb in ((1, "beat"), (-1, "lost to")):
+        found = [d for d in compared if d.verdict() == side]
+        if not found:
+            continue
+        found.sort(key=lambda d: -abs(d.estimate.value))
+        farthest = "; ".join(
+            f"{d.arm} by {points(abs(d.estimate.value))} points "
+            f"(95% interval {interval(d.estimate.low, d.estimate.high)})"
+            for d in found[:NAMED]
+        )
+        which = ", the farthest:" if len(found) > NAMED else ":"
+        text = f"{len(found)} of {len(compared)} arms {verb} {control}{which} {farthest}"
+        small = sum(abs(d.estimate.value) < matters for d in found)
+        if small:
+            text += f". {small} of them by less than the {points(matters)} points that matter"
+        said.append(text + ".")
+    if none := [d.estimate for d in compared if not d.verdict()]:
+        text = f"Of {len(none)} arms no difference from {control} was found"
+        small = sum(-matters < e.low and e.high < matters for e in none)
+        if small:
+            text += f"; of {small} of them any is smaller than the {points(matters)} that matter"
+        said.append(text + ".")
+    return said
+
+
 def verdict(study: Study, outcomes: Outcomes) -> list[str]:
-    """Say what a study found, a sentence each: first the answer, then its limits."""
+    """Say what a study found, a sentence each: first the answer, then its limits.
+
+    Of many arms, they are counted, and the farthest from the control are named.
+    """
     pooled = [d for d in differences(outcomes) if d.benchmark is None]
-    said = [sentence(d, study.control, matters=study.matters) for d in pooled]
+    many = len(pooled) > MANY
+    if many:
+        said = counted(pooled, study.control, matters=study.matters)
+    else:
+        said = [sentence(d, study.control, matters=study.matters) for d in pooled]
     best, *tied = not_worse(outcomes)
     if not tied:
         said.append(f"{best} is the best arm of {len(outcomes.arms)}.")
     else:
-        said.append(f"{best} has the highest mean; not told apart from it: {', '.join(tied)}.")
+        named = ", ".join(tied[:NAMED] if many else tied)
+        more = f", and {len(tied) - NAMED} more" if many and len(tied) > NAMED else ""
+        said.append(f"{best} has the highest mean; not told apart from it: {named}{more}.")
     if len(outcomes.seeds) == 1:
         said.append(
             "One seed was run, so the noise of training is unmeasured and every interval is too "
