@@ -1,6 +1,6 @@
-"""Students per hour: one by one, two at a time, many in one process, compiled, and by TRL.
+"""Students per hour: one by one, two at a time, many at once, compiled, and by TRL.
 
-    python benches/lab/students.py                      # every way, a full student each
+    python benches/lab/students.py             # a full student each, on a GPU if there is one
     python benches/lab/students.py --ways "trl packed;alone;two processes" --steps 100
 
 Every way trains the base student (0.46M parameters) on the same 1,200 answers of the embedded
@@ -13,7 +13,12 @@ are tokens already, so that it pays for no chat template.
 
 "students per hour" (of so many steps) is by the clock, on an idle machine; "by CPU time" is what
 two cores that do nothing else would give if each ran such a job, and is the one to compare on a
-busy machine.
+busy machine. On a GPU, which `trl` and "at once" then use, the clock alone counts; a few steps of
+each way go before, which make the device ready and are not counted.
+
+Without a GPU, what the host allows is told too: the steps of 64 students at once are planned, and
+their operations called on tensors of next to no size. A GPU that took no time at all would wait
+for that. It is a bound, estimated on this machine's core, and not a speed.
 """
 
 import argparse
@@ -57,11 +62,20 @@ WAYS = {
     "alone": Way("alone"),
     "alone, 2 threads": Way("alone", threads=2),
     "two processes": Way("alone", children=2),
-    "2 in one process": Way("ensemble", students=2),
-    "4 in one process": Way("ensemble", students=4),
-    "8 in one process": Way("ensemble", students=8),
     "compiled": Way("compiled"),
+    "1 at once": Way("ensemble"),
+    "4 at once": Way("ensemble", students=4),
+    "8 at once": Way("ensemble", students=8),
+    "64 at once": Way("ensemble", students=64),
+    "256 at once": Way("ensemble", students=256),
+    "64 at once, compiled": Way("ensemble", students=64, options=("compiled",)),
 }
+USUAL = {
+    "cpu": [name for name, way in WAYS.items() if way.kind != "ensemble" or way.students == 4],
+    "cuda": ["trl padded bfloat16", "trl by length bfloat16", "trl packed", "alone"]
+    + [name for name, way in WAYS.items() if way.kind == "ensemble" and way.students != 4],
+}
+"""What is compared on a machine: ways of kind trl and ensemble run on its GPU, others never do."""
 
 
 def prepare(folder: Path) -> None:
@@ -117,14 +131,21 @@ def loss_of(model: Any, rows: list[Any]) -> float:
     return total / count
 
 
-def child(way: Way, folder: Path, steps: int) -> dict[str, Any]:
+def child(way: Way, folder: Path, steps: int, device: str) -> dict[str, Any]:
     """Train in this process, and say what it took and how good the first student is."""
+    import torch
+
     from stillroom.train.model import load_model
 
     rows, held = read(folder, "rows"), read(folder, "held out")
     models = [load_model(BASE) for _ in range(way.students)]
     run = {"alone": alone, "ensemble": ensemble, "compiled": compiled, "trl": by_trl}[way.kind]
-    cpu_s, wall_s, tokens = run(way, models, rows, steps)
+    if device != "cpu" and way.kind in ("ensemble", "trl"):
+        run(way, [load_model(BASE) for _ in models], rows, 3, device)
+    cpu_s, wall_s, tokens = run(way, models, rows, steps, device)
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        most = torch.cuda.max_memory_allocated() / 2**30
+        print(f"  note: {most:.1f} GiB of the GPU in use at most", file=sys.stderr)
     return {
         "cpu_s": cpu_s / way.students, "wall_s": wall_s, "tokens": tokens,
         "loss": loss_of(models[0], held),
@@ -138,7 +159,9 @@ def timed(work: Callable[[], Any]) -> tuple[float, float, Any]:
     return time.process_time() - cpu, time.perf_counter() - wall, result
 
 
-def alone(way: Way, models: list[Any], rows: list[Any], steps: int) -> tuple[float, float, int]:
+def alone(
+    way: Way, models: list[Any], rows: list[Any], steps: int, device: str
+) -> tuple[float, float, int]:
     """Train one student by the plain loop."""
     from stillroom.train.loop import train
 
@@ -146,7 +169,9 @@ def alone(way: Way, models: list[Any], rows: list[Any], steps: int) -> tuple[flo
     return cpu, wall, record.tokens
 
 
-def compiled(way: Way, models: list[Any], rows: list[Any], steps: int) -> tuple[float, float, int]:
+def compiled(
+    way: Way, models: list[Any], rows: list[Any], steps: int, device: str
+) -> tuple[float, float, int]:
     """Train one student with the forward and backward pass compiled; compiling is not counted."""
     import torch
 
@@ -156,22 +181,91 @@ def compiled(way: Way, models: list[Any], rows: list[Any], steps: int) -> tuple[
     plain = loop.loss_of
     loop.loss_of = torch.compile(plain)  # type: ignore[assignment]
     cpu, *_ = timed(lambda: loop.train(load_model(BASE), rows, settings(steps, way.threads)))
-    print(
-        f"  compiled: the first student took {cpu:.0f} CPU s, compiling included", file=sys.stderr
-    )
-    return alone(way, models, rows, steps)
+    print(f"  note: the first student took {cpu:.0f} CPU s, compiling included", file=sys.stderr)
+    return alone(way, models, rows, steps, device)
 
 
-def ensemble(way: Way, models: list[Any], rows: list[Any], steps: int) -> tuple[float, float, int]:
+def ensemble(
+    way: Way, models: list[Any], rows: list[Any], steps: int, device: str
+) -> tuple[float, float, int]:
     """Train several students at once; the first sees what it would see alone."""
-    from stillroom.train.ensemble import train_together
+    import torch
 
+    from stillroom.train import ensemble as module
+
+    if "compiled" in way.options:
+        plain = module.stacked_logits
+        # One graph, and of one shape: whatever breaks either is an error here.
+        module.stacked_logits = torch.compile(plain, fullgraph=True, dynamic=False)
     each = [settings(steps, way.threads, seed) for seed in range(way.students)]
-    cpu, wall, records = timed(lambda: train_together(models, [rows] * way.students, each))
+    cpu, wall, records = timed(
+        lambda: module.train_together(models, [rows] * way.students, each, device=device)
+    )
     return cpu, wall, records[0].tokens
 
 
-def by_trl(way: Way, models: list[Any], rows: list[Any], steps: int) -> tuple[float, float, int]:
+def bound(rows: list[Any], steps: int, students: int = 64) -> str:
+    """Tell how many students per hour the host of a GPU allows, by what it does at each step."""
+    from dataclasses import replace
+
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    from stillroom.train.batches import TokenRow, draws
+    from stillroom.train.ensemble import PLANNED, Lessons, Students
+    from stillroom.train.model import ModelConfig, Qwen2
+
+    class Count(TorchDispatchMode):
+        calls = 0
+
+        def __torch_dispatch__(
+            self, call: Any, types: Any, args: Any = (), given: Any = None
+        ) -> Any:
+            self.calls += 1
+            return call(*args, **(given or {}))
+
+    torch.set_num_threads(1)
+    chosen = settings(steps, 1)
+    times = 20
+    lessons = Lessons([rows] * students, chosen.tokens_per_step, "cpu")
+    streams = [draws(rows, chosen.tokens_per_step, seed) for seed in range(students)]
+
+    def planned() -> None:
+        lessons.plan([list(islice(stream, PLANNED)) for stream in streams])
+
+    planned()  # an epoch is packed at its first draw
+    plan_s = min(timed(planned)[0] for _ in range(times)) / PLANNED
+
+    base = ModelConfig.from_json((BASE / "config.json").read_text())
+    heads = base.num_attention_heads
+    tiny = replace(base, vocab_size=16, hidden_size=4 * heads, intermediate_size=16)
+    chosen = replace(chosen, tokens_per_step=8)
+    few = [TokenRow([1, 2, 3, 4], 2)] * 8
+    small = Lessons([few], 8, "cpu")
+    plan = small.plan([[next(draws(few, 8, 0))]])
+
+    def stepping(dtype: str) -> Callable[[], Any]:
+        student = Students([Qwen2(tiny)], chosen, dtype, "cpu")
+        return lambda: student.step(small.batch(plan, 0), 0.5)
+
+    counted = stepping("bfloat16")
+    with Count() as count:
+        counted()
+    # In float32, because a product in bfloat16 costs a CPU far more than to launch one on a GPU.
+    stepped = stepping("float32")
+    stepped()
+    step_s = min(timed(stepped)[0] for _ in range(times))
+    most = 3600 * students / (steps * (plan_s + step_s))
+    return (
+        f"bound, not a speed: {students} at once on a GPU are at most about {most:,.0f} per hour; "
+        f"at each step the host calls {count.calls:,} operations in {1e3 * step_s:.1f} ms, and "
+        f"plans in {1e3 * plan_s:.1f} ms"
+    )
+
+
+def by_trl(
+    way: Way, models: list[Any], rows: list[Any], steps: int, device: str
+) -> tuple[float, float, int]:
     """Train one student by TRL's SFTTrainer, with our optimizer and schedule."""
     import torch
     from datasets import Dataset
@@ -190,7 +284,7 @@ def by_trl(way: Way, models: list[Any], rows: list[Any], steps: int) -> tuple[fl
     packed = "packed" in way.options
     model = AutoModelForCausalLM.from_pretrained(
         BASE, dtype=torch.float32, attn_implementation="sdpa" if packed else "eager"
-    )
+    ).to(device)  # before the optimizer takes hold of the weights
     named = {name.removeprefix("model."): p for name, p in model.named_parameters()}
     weights = {name: p.detach()[None] for name, p in named.items()}
     inner = optimizer_of(weights, weights, chosen)
@@ -207,7 +301,8 @@ def by_trl(way: Way, models: list[Any], rows: list[Any], steps: int) -> tuple[fl
     schedule = torch.optim.lr_scheduler.LambdaLR(ours, lambda step: rate(step, chosen))
     with tempfile.TemporaryDirectory() as out:
         config = SFTConfig(
-            output_dir=out, max_steps=steps, use_cpu=True, bf16="bfloat16" in way.options,
+            output_dir=out, max_steps=steps, use_cpu=device == "cpu",
+            bf16="bfloat16" in way.options,
             per_device_train_batch_size=1 if packed else rows_per_step,
             packing=packed, max_length=tokens_per_step if packed else 1024,
             train_sampling_strategy="group_by_length" if "by length" in way.options else "random",
@@ -230,11 +325,12 @@ def by_trl(way: Way, models: list[Any], rows: list[Any], steps: int) -> tuple[fl
     return cpu, wall, steps * tokens_per_step
 
 
-def measure(name: str, folder: Path, steps: int) -> dict[str, Any] | str:
+def measure(name: str, folder: Path, steps: int, device: str) -> dict[str, Any] | str:
     """Run the children of one way at the same time; return what they took, or why they failed."""
     way = WAYS[name]
     command = [
         sys.executable, __file__, "--child", name, "--folder", str(folder), "--steps", str(steps),
+        "--device", device,
     ]  # fmt: skip
     running = [
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -250,7 +346,7 @@ def measure(name: str, folder: Path, steps: int) -> dict[str, Any] | str:
         **told[0],
         "cpu_s": sum(one["cpu_s"] for one in told) / len(told),
         "per_hour": 3600 * way.students * way.children / wall_s,
-        "notes": [line.strip() for line in said[0][1].splitlines() if "compiled:" in line],
+        "notes": [line.strip() for line in said[0][1].splitlines() if "note:" in line],
     }
 
 
@@ -259,15 +355,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--ways", default=";".join(WAYS), help="names, apart by semicolons")
+    parser.add_argument("--ways", help=f"names, apart by semicolons, of: {'; '.join(WAYS)}")
+    parser.add_argument("--device", choices=sorted(USUAL), help="a GPU if there is one")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help="keep the rows here, and take them from here")
     given = parser.parse_args()
     if given.child:
-        print(json.dumps(child(WAYS[given.child], given.folder, given.steps)))
+        print(json.dumps(child(WAYS[given.child], given.folder, given.steps, given.device)))
         return
-    names = [part.strip() for part in given.ways.split(";")]
+    from stillroom.train.proxy import group_size
+
+    device = given.device or ("cuda" if group_size() > 1 else "cpu")
+    names = [part.strip() for part in given.ways.split(";")] if given.ways else USUAL[device]
     for name in names:
         if name not in WAYS:
             parser.error(f"--ways: {name!r} is no way; expected some of {'; '.join(WAYS)}")
@@ -279,7 +379,7 @@ def main() -> None:
         found: dict[str, Any] = {}
         print(f"{'':24} {'loss':>7} {'CPU s':>7} {'tokens':>9} {'per hour':>9} {'by CPU time':>12}")
         for name in names:
-            one = measure(name, folder, given.steps)
+            one = measure(name, folder, given.steps, device)
             if isinstance(one, str):
                 print(f"{name:24} failed: {one}", flush=True)
                 continue
@@ -290,6 +390,8 @@ def main() -> None:
                 *one["notes"], flush=True,
             )  # fmt: skip
         check(found)
+        if device == "cpu":
+            print(bound(read(folder, "rows"), given.steps))
 
 
 def check(found: dict[str, Any]) -> None:

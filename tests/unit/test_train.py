@@ -254,6 +254,8 @@ def test_students_of_one_process_share_settings_and_shape() -> None:
     other = Qwen2(replace(SMALL, num_hidden_layers=1))
     with pytest.raises(ValueError, match="models differ in shape"):
         train_together([small(), other], [rows, rows], [few, few])
+    with pytest.raises(ValueError, match="no rows to train on"):
+        train_together([small(), small()], [rows, []], [few, few])
 
 
 def test_importing_stillroom_and_families_does_not_import_torch() -> None:

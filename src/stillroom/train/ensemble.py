@@ -40,6 +40,9 @@ from stillroom.train.loop import (
 from stillroom.train.model import Qwen2
 from stillroom.train.stacked import stacked_logits
 
+PLANNED = 16
+"""Steps that are planned, and copied to the device, at a time."""
+
 
 def train_together(
     models: Sequence[Qwen2],
@@ -67,6 +70,8 @@ def train_together(
         raise ValueError("settings differ; expected the same for all students but for the seed")
     if any(model.config != models[0].config for model in models):
         raise ValueError("models differ in shape; expected one shape")
+    if not all(rows):
+        raise ValueError("no rows to train on")
     torch.set_num_threads(shared.threads)
     started_cpu, started = time.process_time(), time.perf_counter()
     dtype = fastest_dtype(device) if shared.dtype == "auto" else shared.dtype
@@ -90,16 +95,17 @@ def train_together(
 
     every = max(1, shared.steps // 100)
     for step in range(shared.steps):
-        if step % every == 0:
-            drawn = [list(islice(stream, min(every, shared.steps - step))) for stream in streams]
+        if step % PLANNED == 0:
+            ahead = min(PLANNED, shared.steps - step)
+            drawn = [list(islice(stream, ahead)) for stream in streams]
             for record, known, some in zip(records, seen, drawn, strict=True):
                 for draw in some:
                     record.add(draw)
                     known.update(map(id, draw.rows))
             plan = lessons.plan(drawn)
-            if held:  # read after planning: the device still computed meanwhile
-                read(step)
-        held.append(students.step(lessons.batch(plan, step % every), rate(step, shared)))
+        if held and step % every == 0:  # after planning: the device still computed meanwhile
+            read(step)
+        held.append(students.step(lessons.batch(plan, step % PLANNED), rate(step, shared)))
     read(shared.steps)
     students.hand_back(models)
     for record, known in zip(records, seen, strict=True):
@@ -126,7 +132,7 @@ class Lessons:
         self.text = text_of(list(every.values()), device)
         self.device = device
         buckets = {bucket_of(row) for row in every.values()}
-        self.length = max(buckets, default=0)
+        self.length = max(buckets)
         """Of every line: the longest row decides."""
         self.lines = max(
             -(-lines_of(bucket, tokens_per_step) // (self.length // bucket)) for bucket in buckets

@@ -182,12 +182,16 @@ class _School:
 
     def __init__(self, base: Path) -> None:
         try:
+            import torch
+
             from stillroom.train.model import load_model
         except ImportError as error:
             raise SetupError(
                 f"trainer proxy: {error.name} is not installed; expected the extra. "
                 "Run pip install 'stillroom[study]'."
             ) from error
+        # As in training: for tensors of this size, other threads are only waited for.
+        torch.set_num_threads(1)
         self.checkpoint = Checkpoint(base)
         try:
             self.model = load_model(base)
