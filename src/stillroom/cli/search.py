@@ -110,8 +110,8 @@ def promote(
     written down in the store, because a benchmark that was looked at before says less.
     """
     need("scipy", "torch")
-    from stillroom.study.reports.verdict import sentence, times
-    from stillroom.study.statistics import Outcomes, differences
+    from stillroom.study.reports.promotion import promotion
+    from stillroom.study.reports.verdict import times
 
     study = load_study(file)
     if arm not in study.arms:
@@ -156,7 +156,5 @@ def promote(
             result = run(small, pair, exams, Laboratory(store, rt, 2, teller, file.parent, use))
         finally:
             teller.stop()
-    if len(pair) > 1 and not any(sat.failed for sat in result.sat):
-        outcomes = Outcomes.of(result.grades(), list(pair))
-        for difference in differences(outcomes):
-            console.print(Text(sentence(difference, study.control, matters=study.matters)))
+    for line in promotion(result):
+        console.print(Text(line))

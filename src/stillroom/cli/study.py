@@ -102,7 +102,7 @@ def study(
             listener.stop()
     report = next(path for path in written if path.name == "report.md")
     said = [line for line in report.read_text("utf-8").split("\n\n") if line.startswith("- ")]
-    console.print(Text(said[0] if said else "Too few arms were trained to compare any."))
+    console.print(Text(said[0] if said else "No arms were compared."))
     console.print(Text(f"The whole report is {report} and {report.with_suffix('.html')}"))
 
 

@@ -65,7 +65,8 @@ def write_report(
     """
     arms = [arm for arm in result.study.arms if not _failed(result, arm)]
     if len(arms) < 2 or arms[0] != result.study.control:
-        blocks = [Block(text="Too few arms were trained to compare any.")]
+        lacks = "The control was not" if len(arms) > 1 else "Too few arms were"
+        blocks = [Block(text=f"{lacks} trained, so no arms are compared.")]
         own: dict[str, Any] = {}
     else:
         grades = result.grades().filter(pl.col("arm").is_in(arms))
