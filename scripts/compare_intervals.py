@@ -27,7 +27,7 @@ Array: TypeAlias = npt.NDArray[np.float64]
 Half: TypeAlias = Callable[[Array], Array]
 """Half width of the interval for each measured seed part."""
 
-DFS = (1, 2, 4, 8)
+DFS = (2, 3, 4, 8)
 ASKED = (0.1, 0.5, 2.0, 9.0)
 NOISE = np.array([0.0, 0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256, 1024])
 """Variance that training adds to the seed part."""

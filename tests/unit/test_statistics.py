@@ -105,14 +105,18 @@ def test_an_interval_is_as_wide_as_questions_alone_make_it_though_seeds_agree():
     assert difference.estimate.p == pytest.approx(paired.pvalue)
 
 
-def test_interval_is_the_paired_t_where_only_one_thing_varies():
+@pytest.mark.parametrize(("seeds", "known"), [(3, stats.ttest_ind), (6, stats.ttest_rel)])
+def test_few_seeds_are_no_pairs_and_many_are(seeds, known):
+    by_seed = np.random.default_rng(10).normal(0.5, 0.1, (2, seeds))
+    alone = differences(outcomes(np.repeat(by_seed[:, :, None], 30, axis=2)))[0].estimate
+    found = known(by_seed[1], by_seed[0])
+    ends = found.confidence_interval(0.95)
+    assert (alone.low, alone.high) == pytest.approx((ends.low, ends.high))
+    assert alone.p == pytest.approx(found.pvalue)
+
+
+def test_interval_is_the_paired_t_where_questions_alone_vary():
     rng = np.random.default_rng(10)
-    by_seed = rng.normal(0.5, 0.1, (2, 4))
-    seeds_alone = differences(outcomes(np.repeat(by_seed[:, :, None], 30, axis=2)))[0].estimate
-    known = stats.ttest_rel(by_seed[1], by_seed[0])
-    ends = known.confidence_interval(0.95)
-    assert (seeds_alone.low, seeds_alone.high) == pytest.approx((ends.low, ends.high))
-    assert seeds_alone.p == pytest.approx(known.pvalue)
     by_item = rng.normal(0.5, 0.1, (2, 1, 30))
     for seeds in (1, 4):
         same = differences(outcomes(np.repeat(by_item, seeds, axis=1)))[0].estimate

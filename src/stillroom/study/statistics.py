@@ -16,7 +16,11 @@ The variance of a difference between two arms has two parts, which are estimated
 
 S is the number of seeds. M is the mean square of (arm x seed), over all arms of the study: what
 training does to a student's mean, and what sampling does to it as well. Arms are taken to be
-equally noisy, which three seeds of one arm alone could never tell. r is what sampling alone makes
+equally noisy, which three seeds of one arm alone could never tell. Where M has fewer than five
+degrees of freedom, (arms - 1) x (seeds - 1), the mean square of seeds within arms stands in its
+place, with arms x (seeds - 1): what a seed does to all arms alike is then counted as noise, which
+makes an interval too wide and never too narrow, and costs less than to know the noise so badly.
+r is what sampling alone makes
 of M, from the mean square of (arm x seed x question); q is the usual squared error of a paired mean
 over questions. q has all of the sampling in it, and so has M; the difference of the two counts it
 once. M may by luck be less than r. It is not raised then: M has the degrees of freedom of its mean
@@ -315,10 +319,10 @@ def differences(outcomes: Outcomes) -> list[Difference]:
 
 @dataclass(frozen=True)
 class Noise:
-    """What training alone does to an arm's mean on one seed, beside what it does to all arms.
+    """What training alone does to an arm's mean on one seed.
 
     Attributes:
-        mean_square: Variance of a cell (arm, seed) around arm and seed.
+        mean_square: Variance of a cell (arm, seed) around arm and seed, or around the arm.
         df: Degrees of freedom of it; 0 if nothing is known.
     """
 
@@ -505,16 +509,9 @@ def foretold(outcomes: Outcomes, seeds: int) -> Error:
         for i in (0, 1)
     )
     sampled = 2 * pairs.sampling / seeds
-    return Error(
-        (
-            asked,
-            Part(
-                training.variance * len(outcomes.seeds) / seeds,
-                (len(outcomes.arms) - 1) * (seeds - 1),
-            ),
-        ),
-        Part(asked.variance + sampled, asked.df),
-    )
+    trained = training.variance * len(outcomes.seeds) / seeds
+    parts = asked, Part(trained, _degrees(len(outcomes.arms), seeds))
+    return Error(parts, Part(asked.variance + sampled, asked.df))
 
 
 def foreseen(
@@ -538,7 +535,7 @@ def foreseen(
     asked = _together([Part(v, n - 1) for v, n in zip(variances, questions, strict=True)])
     if seeds == 1:
         return Error((asked,), asked)
-    return Error((asked, Part(2 * seed_sd**2 / seeds, (arms - 1) * (seeds - 1))), asked)
+    return Error((asked, Part(2 * seed_sd**2 / seeds, _degrees(arms, seeds))), asked)
 
 
 def wilson(right: float, n: int, level: float = 0.95) -> tuple[float, float]:
@@ -687,6 +684,28 @@ def _asked(tables: Sequence[Array], attempts: Sequence[float]) -> Part:
     return _together(parts)
 
 
+FEW = 5
+"""Degrees of freedom of (arm x seed) that are too few to leave out what seeds do to all arms."""
+
+
+def _degrees(arms: int, seeds: int) -> int:
+    """Return the degrees of freedom of the noise of training, for differences."""
+    paired = (arms - 1) * (seeds - 1)
+    return paired if paired >= FEW else arms * (seeds - 1)
+
+
+def _noise(pooled: Array) -> Noise:
+    """Return what training does to an arm's mean on one seed, for differences.
+
+    Args:
+        pooled: (arms, seeds), two or more of each.
+    """
+    paired = _training(pooled)
+    if paired.df >= FEW:
+        return paired
+    return Noise(float(pooled.var(axis=1, ddof=1).mean()), _degrees(*pooled.shape))
+
+
 def _together(parts: Sequence[Part]) -> Part:
     """Add parts of many degrees of freedom up (Satterthwaite 1946)."""
     total = sum(part.variance for part in parts)
@@ -750,7 +769,7 @@ class _Pairs:
         if pooled.shape[1] == 1:
             return _Pairs(tables, attempts, pooled, None, 0.0)
         sampling = _sampling(tables, paired=True)
-        return _Pairs(tables, attempts, pooled, noise or _training(pooled), sampling)
+        return _Pairs(tables, attempts, pooled, noise or _noise(pooled), sampling)
 
     def estimate(self, k: int, against: int, level: float = 0.95) -> Estimate:
         """Return the difference of two arms, with its interval."""
