@@ -144,12 +144,12 @@ def test_the_watch_sees_mistakes(mistake, copies, waits):
 
 def test_losses_are_read_a_hundred_times_and_weights_once():
     models = [small(seed) for seed in range(2)]
-    settings = [TrainSettings(250, tokens_per_step=64, decay="linear", dtype="float32")] * 2
+    settings = [TrainSettings(200, tokens_per_step=64, decay="linear", dtype="float32")] * 2
     with Reads() as reads:
         train_together(models, [rows_of(20, 30)] * 2, settings)
-    assert reads.names.count("tolist") == 125  # every second step
+    assert reads.names.count("tolist") == 100  # every second step
     assert reads.names.count("cpu") == len(list(models[0].parameters()))
-    assert len(reads.names) == 125 + reads.names.count("cpu")
+    assert len(reads.names) == 100 + reads.names.count("cpu")
 
 
 def operations_of_a_step(rows) -> int:
