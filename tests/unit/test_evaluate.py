@@ -7,6 +7,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 from tests.kitchen import Kitchen
+from tests.sittings import sit
+from tests.unit.test_benchmarks import OWN, own
 
 from stillroom.errors import RecipeError, SourceError
 from stillroom.evaluate.contamination import Suspects, read_suspects, suspects_of
@@ -16,6 +18,7 @@ from stillroom.store.store import Store
 pytest.importorskip("scipy")
 
 from stillroom.study.form import Study
+from stillroom.study.marks import notes
 from stillroom.study.reports.clean import without_suspects
 from stillroom.study.result import Result, Sat
 from stillroom.study.scorecard import scorecard
@@ -233,3 +236,18 @@ def test_items_that_are_all_asked_leave_nothing_to_compare():
     result = Result(study, students, {}, suspects=suspects)
     blocks = without_suspects(result, Outcomes.of(result.grades(), ["control", "arm"]))
     assert blocks[-1].points == ["bench: 2 of 2 items are asked."]
+
+
+def test_questions_that_two_benchmarks_ask_are_told(tmp_path):
+    rows = [{"q": f"{n} + {n}?", "a": str(2 * n)} for n in range(6)]
+    sat = {}
+    for name, part in (("one", rows[:4]), ("two", rows[3:]), ("three", rows[5:])):
+        (tmp_path / name).mkdir()
+        exam = own(tmp_path / name, part, OWN).model_copy(update={"name": name})
+        sat[name] = sit(tmp_path / name, exam, lambda question, draw: "\\boxed{2}")
+    said = notes([Sat("base", 0, None, grades=sat), Sat("arm", 0, "k", grades=sat)])
+    assert [line for line in said if "are asked by" in line] == [
+        f"1 of {n} questions of {one} are asked by {other} too: they count in each, and intervals "
+        "over all benchmarks take them for different questions."
+        for n, one, other in ((4, "one", "two"), (3, "two", "three"))
+    ]

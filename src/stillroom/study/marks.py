@@ -1,8 +1,10 @@
 """What is odd about a student, so that nobody takes its score for a finding."""
 
 from collections.abc import Iterable
+from itertools import combinations
 
 from stillroom.study.result import Sat
+from stillroom.text.normal import normal_form
 
 MOST = 0.99
 """Share of attempts from which on all of them are said to have ended so."""
@@ -49,14 +51,38 @@ def twins(students: Iterable[Sat]) -> list[str]:
 
 def notes(students: Iterable[Sat]) -> list[str]:
     """Gather what readers of benchmark scores should know, each note once."""
-    return list(
-        dict.fromkeys(
-            f"{name}: {note}"
-            for sat in students
-            for name, grades in sat.grades.items()
-            for note in grades.notes
-        )
+    all_of_them = list(students)
+    own = dict.fromkeys(
+        f"{name}: {note}"
+        for sat in all_of_them
+        for name, grades in sat.grades.items()
+        for note in grades.notes
     )
+    return [*own, *shared(all_of_them)]
+
+
+def shared(students: Iterable[Sat]) -> list[str]:
+    """Say which benchmarks ask the same questions, a sentence for each two.
+
+    Args:
+        students: All that sat; all sat the same.
+    """
+    sat = next((one for one in students if one.grades), None)
+    if sat is None:
+        return []
+    asked = {
+        name: {
+            normal_form(text) for text in grades.attempts.parent.scan("question").collect()[:, 0]
+        }
+        for name, grades in sat.grades.items()
+        if grades.attempts and grades.attempts.parent
+    }
+    return [
+        f"{len(both):,} of {len(asked[one]):,} questions of {one} are asked by {other} too: they "
+        "count in each, and intervals over all benchmarks take them for different questions."
+        for one, other in combinations(asked, 2)
+        if (both := asked[one] & asked[other])
+    ]
 
 
 def _learnt(sat: Sat) -> list[str]:
