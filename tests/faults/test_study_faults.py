@@ -98,6 +98,9 @@ def test_arms_whose_trainers_fail_or_die_are_marked_and_the_others_stay(folder, 
     assert "! stops, seed 0: " in said
     assert "CUDA out of memory" in said
     assert "! dies, seed 0: the process that trains died, and once more when it was alone" in said
+    # What was found comes last, and then what can be done about those that failed.
+    assert "between other and control" in said.split("= other, seed 0")[1]
+    assert "2 students could not be trained; the report says why, and the same command" in said
     report = (folder / "report.md").read_text()
     assert "2 arms are in no comparison, because students were not trained:" in report
     assert "stops, seed 0" in report

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from stillroom.run.doctor import EXTRAS, Extra, examine
+from stillroom.store.gc import using
+from stillroom.store.store import Store
 
 
 def stillroom(*arguments: str, cwd: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -103,6 +105,16 @@ def test_ls_of_nothing_says_what_to_do(tmp_path):
     done = stillroom("ls", cwd=str(tmp_path))
     assert done.returncode == 0
     assert "nothing yet. Try `stillroom run quickstart`" in done.stdout
+
+
+def test_ls_and_why_know_of_studies(tmp_path):
+    with using(Store(tmp_path / "store"), "sources") as use:
+        use("answer", "a")
+        use("verify", "b")
+    assert stillroom("ls", cwd=str(tmp_path)).stdout == "sources: a study, 2 artifacts\n"
+    done = stillroom("why", "apples", cwd=str(tmp_path))
+    assert done.returncode == 1
+    assert "Rows that only studies made are not looked through: see their" in done.stderr
 
 
 def test_schema_is_json(tmp_path):

@@ -43,6 +43,17 @@ def test_stats_count_by_model_reason_and_journal(store: Path) -> None:
     assert "here.1.journal" in said
 
 
+def test_stats_add_the_students_of_studies_up(store: Path) -> None:
+    with Ledger(store / "ledger", machine="here") as ledger:
+        for name in ("student/a", "student/b"):
+            one = Request(name, (Message("user", "?"),), Sampling(), 0)
+            ledger.put(one, Completion(None, "4", "stop", 5, 7))
+    said = say("stats", "--store", store)
+    assert "2 students: 2 completions, 10 prompt and 14 completion tokens" in said
+    assert "m: 3 completions" in said
+    assert "student/" not in said
+
+
 def test_verify_names_what_is_torn_and_forgets_it_when_told(store: Path) -> None:
     assert "every byte as written" in say("verify", "--store", store)
     path = store / "ledger" / "here.1.journal"

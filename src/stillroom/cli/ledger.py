@@ -1,5 +1,6 @@
 """`ledger`: look after the answers that were paid for."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -7,6 +8,7 @@ import click
 from stillroom.cli.options import store_option
 from stillroom.errors import StoreError
 from stillroom.models.ledger import Ledger, Torn
+from stillroom.models.ledger.accounts import Usage
 from stillroom.store.store import Store
 
 _SHOWN = 20
@@ -24,7 +26,7 @@ def stats(store_path: Path) -> None:
     with _opened(store_path) as opened:
         found = opened.stats()
     click.echo(f"{opened.path}: {found}")
-    for name, usage in found.by_model.items():
+    for name, usage in _students_as_one(found.by_model).items():
         click.echo(
             f"  {name}: {usage.completions:,} completions, {usage.prompt_tokens:,} prompt and "
             f"{usage.completion_tokens:,} completion tokens"
@@ -35,6 +37,16 @@ def stats(store_path: Path) -> None:
             click.echo(f"  {title}: " + ", ".join(f"{n:,} {what}" for what, n in counts.items()))
     for name, size in found.journals.items():
         click.echo(f"  {size / 1e6:10,.1f} MB  {name}")
+
+
+def _students_as_one(by_model: Mapping[str, Usage]) -> dict[str, Usage]:
+    """Add up the students of studies, of which there may be hundreds."""
+    students = [name for name in by_model if name.startswith("student/")]
+    if len(students) < 2:
+        return dict(by_model)
+    rest = {name: usage for name, usage in by_model.items() if name not in students}
+    whole = Usage(*map(sum, zip(*(by_model[name] for name in students), strict=True)))
+    return {**rest, f"{len(students):,} students": whole}
 
 
 @ledger.command()

@@ -14,6 +14,7 @@ from stillroom.recipe.make import read_paths, table_at
 from stillroom.run.progress import describe
 from stillroom.run.runner import Built
 from stillroom.run.why import LIMIT, Event, answers_to, drops_of, find_rows, story, text_of
+from stillroom.store.gc import studies
 from stillroom.store.store import Store
 
 
@@ -21,7 +22,7 @@ from stillroom.store.store import Store
 @click.argument("recipe", required=False)
 @store_option
 def ls(recipe: str | None, store_path: Path) -> None:
-    """List the recipes of a store, or the steps of RECIPE with rows and drops."""
+    """List the recipes and studies of a store, or the steps of RECIPE with rows and drops."""
     console = Console(highlight=False)
     store = Store(store_path)
     if recipe is not None:
@@ -30,7 +31,10 @@ def ls(recipe: str | None, store_path: Path) -> None:
         return
     for name in store.records():
         console.print(Text(f"{name}: {len(read_paths(store, name))} steps"))
-    if not store.records():
+    there = studies(store)
+    for name, used in there.items():
+        console.print(Text(f"{name}: a study, {len(used):,} artifacts"))
+    if not store.records() and not there:
         console.print(Text(f"{store_path}: nothing yet. Try `stillroom run quickstart`."))
 
 
@@ -117,9 +121,12 @@ def why(what: str, recipe: str | None, store_path: Path) -> None:
         if len(ids) == LIMIT:
             console.print(Text(f"More rows match than the {LIMIT} shown; give more of the text."))
     if not seen:
+        rest = ""
+        if studies(store):
+            rest = " Rows that only studies made are not looked through: see their reports."
         raise StoreError(
             f"{what}: no row with this id or text in {store_path}; expected an id, the beginning "
-            "of one, or a piece of a question or an answer. Check the spelling and --store."
+            f"of one, or a piece of a question or an answer. Check the spelling and --store.{rest}"
         )
 
 

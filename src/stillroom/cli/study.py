@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -100,9 +101,20 @@ def study(
                 written = write_mixing_report(run_mixing(loaded, name, base, exams, lab), folder)
         finally:
             listener.stop()
-    report = next(path for path in written if path.name == "report.md")
-    said = [line for line in report.read_text("utf-8").split("\n\n") if line.startswith("- ")]
-    console.print(Text(said[0] if said else "No arms were compared."))
+    report, facts = (
+        next(path for path in written if path.name == name)
+        for name in ("report.md", "results.json")
+    )
+    verdict = json.loads(facts.read_text("utf-8")).get("verdict")
+    for line in verdict or ["No arms were compared."]:
+        console.print(Text(f"- {line}"))
+    if listener.failed:
+        console.print(
+            Text(
+                f"{listener.failed:,} students could not be trained; the report says why, and the "
+                "same command tries them again."
+            )
+        )
     console.print(Text(f"The whole report is {report} and {report.with_suffix('.html')}"))
 
 

@@ -23,10 +23,14 @@ class Teller(Listener):
 
     Args:
         console: Where to print.
+
+    Attributes:
+        failed: Students that could not be trained.
     """
 
     def __init__(self, console: Console) -> None:
         self.console = console
+        self.failed = 0
         self._cells: dict[str, dict[int, str]] = {}
         self._moved: dict[str, None] = {}  # arms, those that moved last at the end
         self._below = Text()
@@ -82,6 +86,7 @@ class Teller(Listener):
     def graded(self, sat: Sat) -> None:
         """Show the grades of a student."""
         self._end_line()
+        self.failed += sat.failed is not None
         grades = ", ".join(f"{name} {100 * g.accuracy:.1f}%" for name, g in sat.grades.items())
         if not self.console.is_terminal:
             seed = f", seed {sat.seed}" if sat.student else ", untrained"

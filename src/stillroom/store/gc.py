@@ -63,10 +63,13 @@ def using(store: Store, study: str) -> Iterator[Callable[[str, str], None]]:
         replace_text(path, "\n".join(used))
 
 
-def _used_by_studies(store: Store) -> Iterator[tuple[str, ...]]:
-    for path in (store.root / "studies").glob("*"):
-        for line in path.read_text("utf-8").splitlines():
-            yield tuple(line.split("/"))
+def studies(store: Store) -> dict[str, list[tuple[str, ...]]]:
+    """Return the studies of a store: name to the step and the key of each artifact in use."""
+    found = {}
+    for path in sorted((store.root / "studies").glob("*")):
+        lines = path.read_text("utf-8").splitlines()
+        found[path.name] = [tuple(line.split("/")) for line in lines if line]
+    return found
 
 
 def find_garbage(store: Store) -> Garbage:
@@ -80,7 +83,7 @@ def find_garbage(store: Store) -> Garbage:
         for name in store.records()
         for entry in (store.read_record(name) or {"steps": []})["steps"]
     }
-    referred.update(_used_by_studies(store))
+    referred.update(used for study in studies(store).values() for used in study)
     artifacts = [p for p in store.artifacts() if (p.parent.name, p.name) not in referred]
     workshops = sorted((store.root / "building").glob("*"))
     return Garbage(artifacts, [p for p in workshops if not _in_use(store, p)])
