@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 from tests.killed import killed, stillroom
 from tests.kitchen import Kitchen, rows
-from tests.servers import Seen, TeacherServer, answer
+from tests.servers import Seen, TeacherServer, answer, hang
 
 from stillroom.recipe.make import read_paths
 from stillroom.store.store import Store
@@ -182,6 +182,20 @@ def test_interrupted_run_says_how_to_go_on_and_keeps_what_it_bought(kitchen, num
     )
     finish(start(folder))
     assert sum(n - 1 for n in server.calls.values()) <= CONCURRENCY
+
+
+def test_interrupt_does_not_wait_for_an_answer(kitchen):
+    folder, server = kitchen
+    server.behave = hang
+    process = start(folder)
+    try:
+        server.wait_until(server.seen(CONCURRENCY))
+        time.sleep(0.5)  # by now nothing but an answer would wake it
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert (process.returncode, err.strip()[:8]) == (130, "Stopped.")
 
 
 def test_second_run_asks_nothing_and_rewrites_nothing(kitchen):

@@ -89,11 +89,13 @@ def _source_names(recipe: Recipe) -> list[str]:
 
 @contextlib.contextmanager
 def stop_on_terminate() -> Iterator[None]:
-    """Let SIGTERM stop a run as Ctrl-C does."""
+    """Let SIGTERM stop a run as Ctrl-C does, and both at once, whatever is waited for."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
+    # Polars asks for interrupted waits to be taken up again: Ctrl-C would wait for the next answer.
+    signal.siginterrupt(signal.SIGINT, True)
     before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
