@@ -1,5 +1,6 @@
 """Scorecards, and scores with and without the items that training data ask."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from tests.kitchen import Kitchen
-from tests.sittings import sit
+from tests.sittings import sit, write
 from tests.unit.test_benchmarks import OWN, own
 
 from stillroom.errors import RecipeError, SourceError
@@ -23,7 +24,7 @@ from stillroom.study.reports.clean import without_suspects
 from stillroom.study.result import Result, Sat
 from stillroom.study.scorecard import scorecard
 from stillroom.study.statistics import Outcomes
-from stillroom.study.suspects import suspects_among
+from stillroom.study.suspects import check_files, suspects_among
 
 
 def grades(*items, rows=None):
@@ -251,3 +252,33 @@ def test_questions_that_two_benchmarks_ask_are_told(tmp_path):
         "over all benchmarks take them for different questions."
         for n, one, other in ((4, "one", "two"), (3, "two", "three"))
     ]
+
+
+def test_items_that_were_searched_in_another_file_than_is_sat_are_refused(tmp_path):
+    asks = "How many {} are left of {} when a third of them is sold and five are given away?"
+    rows = [
+        {"q": asks.format(what, n), "a": str(n)} for n, what in enumerate(["cart", "lamp", "ship"])
+    ]
+    exam = own(tmp_path, rows, OWN)
+    study = Study.model_validate({**STUDY, "contamination": "recipe"})
+
+    def searched(name, items):
+        write(tmp_path / name, items)
+        write(tmp_path / "train.jsonl", [{"question": rows[0]["q"], "reference": "0"}])
+        kitchen = Kitchen(tmp_path)
+        against = f"{{mine: {{file: {tmp_path}/{name}, question: q}}}}"
+        kitchen.chain(
+            f"- source: {{file: {tmp_path}/train.jsonl}}\n"
+            f"- decontaminate: {{against: {against}, indel: 90}}"
+        )
+        return kitchen, {("control", 0): kitchen.built}
+
+    kitchen, built = searched("copy.jsonl", rows)
+    check_files(study, built, [exam], kitchen.runtime)
+    kitchen, built = searched("turned.jsonl", rows[::-1])
+    with pytest.raises(RecipeError, match="mine that `decontaminate` searches is not the one"):
+        check_files(study, built, [exam], kitchen.runtime)
+    # A file that stands in for the name is read by both.
+    there = dataclasses.replace(kitchen.runtime, sources={"mine": str(tmp_path / "copy.jsonl")})
+    check_files(study, built, [exam], there)
+    check_files(Study.model_validate(STUDY), built, [exam], kitchen.runtime)

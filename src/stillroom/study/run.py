@@ -27,7 +27,7 @@ from stillroom.study.rows import Budget, Drawn, draw
 from stillroom.study.seals import EVERY_ARM, Opening, open_seal, openings
 from stillroom.study.sitting import likelihood, read_items, references_of, sit, sit_base
 from stillroom.study.students import base_of, key_of, settings_of, train_students
-from stillroom.study.suspects import suspects_among
+from stillroom.study.suspects import check_files, suspects_among
 from stillroom.train.trainer import base_content, student_key
 from stillroom.train.trainers import trainer_of
 
@@ -65,6 +65,7 @@ def run(
             built[arm, seed] = runner.built
             tables: dict[str, Table] = {domain: at.table for domain, at in ends.items()}
             drawn[arm, seed] = draw(arm, tables, budget, seed)
+    check_files(study, built, exams, lab.rt)
     named = partial(
         student_key, study.student.trainer, trainer.VERSION, settings, base_content(base)
     )
