@@ -15,7 +15,8 @@ from stillroom.recipe.load import read_recipe
 from stillroom.recipe.pipeline import walk
 from stillroom.run.planner import Planned, Planner
 from stillroom.run.runner import Built, Runner, Watcher
-from stillroom.steps.base import Runtime
+from stillroom.steps.base import Runtime, Step
+from stillroom.store.artifact import Artifact
 from stillroom.store.store import Store
 from stillroom.store.table import Table
 from tests.fakes import FakeModel, FakeModels
@@ -57,6 +58,13 @@ class Kitchen:
         """Run a recipe of one domain, given its steps as YAML lines."""
         lines = "\n".join("    " + line for line in steps.strip("\n").splitlines())
         return self.run(f"name: test\ndomains:\n  {domain}:\n{lines}\n")[domain]
+
+    def step(self, path: str, step: Step) -> Artifact:
+        """Run one step that needs no rows."""
+        runner = Runner(self.store, self.runtime, self.watcher)
+        runner(path, step, [])
+        self.built = runner.built
+        return self.built[-1].artifact
 
     def plan(self, text: str) -> list[Planned]:
         """Plan a recipe against what was built last."""

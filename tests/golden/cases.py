@@ -7,12 +7,15 @@ from typing import Any
 
 import polars as pl
 from tests.fakes import FakeModel, FakeModels, echo
+from tests.golden.items import ITEMS, made_of
 from tests.judges import honest
 from tests.kitchen import Kitchen
 
+from stillroom.evaluate.items import Items
 from stillroom.models.chat import Reply, Request
 from stillroom.models.ledger import Ledger
 from stillroom.recipe.form import STEPS
+from stillroom.store.artifact import Artifact
 from stillroom.verifiers import CHANGED, key_of
 
 FOLDER = Path(__file__).parent
@@ -52,20 +55,26 @@ def reply(request: Request) -> Reply:
     return echo(request) if request.schema is None else honest(request)
 
 
+ALL = (*CASES, *ITEMS)
+
+
 def golden_file(step: str) -> Path:
     """Return where the golden rows of a case lie, under its step's present version.
 
     Keys speak of a verifier whose verdicts have changed, and so do the names of its rows.
     """
-    text = "".join(CASES[step])
+    text = "".join(CASES.get(step, ()))
     kinds = [key_of(kind).replace("/", "") for kind in CHANGED if kind in text]
-    return FOLDER / ".".join([step, f"v{STEPS[step.split('_')[0]].VERSION}", *kinds, "json"])
+    version = {**STEPS, Items.STEP: Items}[step.split("_")[0]].VERSION
+    return FOLDER / ".".join([step, f"v{version}", *kinds, "json"])
 
 
 def rows_of(step: str) -> list[dict[str, Any]]:
     """Run a step's case and return what it writes, rows lost on the way among them."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        if step in ITEMS:
+            return _read(made_of(step, folder))
         lines = [json.dumps(q) + "\n" for q in QUESTIONS]
         (folder / "questions.jsonl").write_text("".join([*lines, "{torn\n"]))
         bench = {"question": "a train leaves at noon and goes sixty miles"}
@@ -79,8 +88,11 @@ def rows_of(step: str) -> list[dict[str, Any]]:
             chain = "".join(f"    {line}\n" for line in CASES[step])
             model = "models: {teacher: {name: some/model, max_tokens: 9}}"
             kitchen.run(f"name: golden\n{model}\ndomains:\n  math:\n{chain}")
-            artifact = kitchen.built[-1].artifact
-            found: list[dict[str, Any]] = []
-            for file in artifact.files():
-                found += pl.read_parquet(artifact.path / file.name).to_dicts()
-            return found
+            return _read(kitchen.built[-1].artifact)
+
+
+def _read(artifact: Artifact) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for file in artifact.files():
+        found += pl.read_parquet(artifact.path / file.name).to_dicts()
+    return found

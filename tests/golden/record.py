@@ -6,9 +6,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.golden.cases import CASES, golden_file, rows_of
+from tests.golden.cases import ALL, golden_file, rows_of
 
-for step in CASES:
+for step in ALL:
     path = golden_file(step)
     if not path.exists():
         lines = [json.dumps(row, ensure_ascii=False) for row in rows_of(step)]

@@ -3,16 +3,17 @@
 import json
 
 import pytest
-from tests.golden.cases import CASES, golden_file, rows_of
+from tests.golden.cases import ALL, golden_file, rows_of
 
+from stillroom.evaluate.items import Items
 from stillroom.recipe.form import STEPS
 
 
 def test_every_step_has_a_case():
-    assert {case.split("_")[0] for case in CASES} == set(STEPS)
+    assert {case.split("_")[0] for case in ALL} == {*STEPS, Items.STEP}
 
 
-@pytest.mark.parametrize("step", CASES)
+@pytest.mark.parametrize("step", ALL)
 def test_rows_are_those_of_the_recorded_version(step):
     path = golden_file(step)
     assert path.exists(), f"no {path.name}; record it with `make golden`"

@@ -41,6 +41,7 @@ class Items(Source):
     """
 
     STEP: ClassVar[str] = "items"
+    VERSION: ClassVar[int] = 2  # of its own: what a newer `source` reads otherwise is no news here
     HEAVY: ClassVar[int] = 1 << 26
 
     form: Literal["livecodebench", "codeforces", "codeelo", "ioi", "jeebench"] | None = None
