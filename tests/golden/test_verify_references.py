@@ -6,7 +6,7 @@ import pytest
 import zstandard
 from tests.answer_edits import cases
 
-from stillroom.text.answers import last_boxed
+from stillroom.text.answers import last_boxed, last_number
 from stillroom.verifiers import Task, verifier
 from stillroom.verifiers.expression import agree
 from stillroom.verifiers.math import bare
@@ -77,3 +77,12 @@ def test_math_own_reading_of_real_references_agrees_with_the_engine(data):
         if reply != ("correct" if same else "incorrect")
     ]
     assert differ == []
+
+
+def test_math_solutions_in_prose_are_not_right_by_their_last_number(maths, data):
+    with zstandard.open(data / "fixtures/gsm8k_train.jsonl.zst", "rt", encoding="utf-8") as lines:
+        solutions = [json.loads(line)["solution"].rpartition("####")[0] for line in lines][:300]
+    ends = [(text, last_number(text)) for text in solutions]
+    tasks = [Task(rf"\boxed{{{number}}}", text) for text, number in ends if number]
+    assert len(tasks) > 290
+    assert {verdict.outcome for verdict in maths.verify(tasks)} == {"unparsed"}

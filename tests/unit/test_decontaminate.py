@@ -2,9 +2,11 @@
 
 import importlib.resources
 import json
+import re
 
 import polars as pl
 import pytest
+import zstandard
 from huggingface_hub import constants
 from tests.fakes import FakeModel, FakeModels
 from tests.hub_server import HubServer
@@ -17,6 +19,7 @@ from stillroom.models.embeddings import NgramEmbedder
 from stillroom.models.ledger import Ledger
 from stillroom.recipe.load import read_recipe
 from stillroom.steps.decontaminate.decontaminate import Decontaminate
+from stillroom.steps.decontaminate.letters import Letters
 from stillroom.steps.source import fetch
 
 TRAIN = "A train leaves at noon and goes 60 km/h; how far is it at three?"
@@ -72,21 +75,34 @@ def test_no_method_means_thirteen_words(run, kitchen):
 CHINESE = "小明有三个苹果，他又买了四个，然后送给小红两个，请问小明现在还剩下多少个苹果？"
 
 
-@pytest.mark.parametrize(
-    ("fields", "items", "noted"),
-    [
-        ("ngram: 13", [CHINESE, TRAIN], True),
-        ("indel: 75, ngram: 13", [CHINESE, TRAIN], False),
-        ("ngram: 13", [TRAIN, "Who was 孔子?"], False),
-    ],
-)
-def test_items_without_spaces_between_words_are_noted(run, kitchen, fields, items, noted):
-    left = run(f"请解答：{CHINESE}", fields=fields, items=items)
-    notes = [n for n in kitchen.built[-1].artifact.manifest.notes if "spaces" in n]
-    assert len(notes) == noted
-    if noted:
-        assert notes[0].startswith("1 items have no spaces between words")
-        assert len(left) == 1  # what the note warns of
+JAPANESE = "一辺の長さが3である正方形の中に円があり、四つの辺すべてに接している。面積を求めよ。"
+THAI = "ร้านค้าแห่งหนึ่งขายแอปเปิลได้วันละ 12 ผล ถ้าขายติดต่อกันเป็นเวลาเจ็ดวันจะขายได้ทั้งหมดกี่ผล"
+
+
+@pytest.mark.parametrize("item", [CHINESE, JAPANESE, THAI])
+@pytest.mark.parametrize("before", ["请解答：", "Solve: ", "次の問題を解け。"])
+def test_items_without_spaces_between_words_are_found_in_a_question(run, kitchen, item, before):
+    other = "小红有五支铅笔，老师又奖励给她两支，请问她现在一共有多少支铅笔可以用来写字？"
+    assert run(before + item, other, fields="ngram: 13", items=[TRAIN, item]) == [other]
+    drop = only_drop(kitchen)
+    assert drop["reason"] == "contaminated by ngram"
+    assert drop["score"] >= 13
+    assert drop["witness"].startswith("bench:1 “")
+    quoted = re.sub(r"\W", "", drop["witness"].split("“")[1])
+    assert quoted in re.sub(r"\W", "", item)
+
+
+def test_runs_of_letters_are_as_long_as_those_of_words(run):
+    letters = "".join(c for c in CHINESE if c.isalpha())
+    short, long = letters[:25], letters[:26]
+    left = run(f"另一道题：{short}吗", f"另一道题：{long}吗", fields="ngram: 13", items=[CHINESE])
+    assert left == [f"另一道题：{short}吗"]
+    assert run(f"另一道题：{short}吗", fields="ngram: 12", items=[CHINESE]) == []
+
+
+def test_names_in_another_script_change_nothing(run):
+    text = "Who was 孔子, and when did he live in the state of 鲁国?"
+    assert run(text, fields="ngram: 13", items=["Who was 孔子?", CHINESE]) == [text]
 
 
 def test_indel_finds_what_no_run_of_words_shows(run, kitchen):
@@ -333,3 +349,15 @@ domains:
         text = self.RECIPE.format(folder=tmp_path, more="", fields=", judge: nobody")
         with pytest.raises(RecipeError, match=r"judged\.judge.*nobody"):
             read_recipe(text)
+
+
+@pytest.mark.data
+def test_problems_in_chinese_are_found_behind_a_line_and_not_in_each_other(data):
+    with zstandard.open(data / "benchmarks/olymmath.jsonl.zst", "rt", encoding="utf-8") as lines:
+        texts = [json.loads(line)["question"] for line in lines]
+    chinese = pl.Series(texts).filter(pl.Series(texts).str.contains(r"\p{Han}"))
+    index = Letters(chinese, 13, "whole")
+    found = list(index.find("题目如下：" + chinese, workers=1))
+    assert len(chinese) == 200
+    assert len(found) > 180
+    assert all(text == item for text, item, _, _ in found)

@@ -66,6 +66,7 @@ _LETTERS = {
     "unchecked": "K", "half": "H",
 }  # fmt: skip
 _WRONG = frozenset("FRXTMCB")
+_IDLE_S = 10.0  # on the clock, beyond ten times the CPU time, for a test that waits
 _CHECK_S = 60.0  # CPU seconds of a checker for each output
 _HUNDREDTHS = 2  # olympiads round what a group earns to so many digits
 _WORDS = {"cpu": "more CPU time than the limit", "memory": "more memory than the limit",
@@ -304,7 +305,7 @@ class CodeVerifier:
             output: Bytes that the driver may write.
         """
         cpu_s, total_cpu_s = task["cpu_s"], task["total_cpu_s"]
-        wall_s = 10 * cpu_s + 10
+        wall_s = 10 * cpu_s + _IDLE_S
         task["wall_s"] = wall_s
         if tool:
             with_it = [name for name in sorted(files) if name.endswith(".cpp")]

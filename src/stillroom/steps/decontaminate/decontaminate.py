@@ -74,8 +74,8 @@ class Decontaminate(Step):
     ``indel: 95``. Where accounts of it differ, the authors' code is followed: similarity is
     2 LCS / (|a| + |b|), not LCS / max(|a|, |b|), and texts are compared as they stand.
 
-    Runs of words see little of languages that put no spaces between words, such as Chinese: a
-    clause is one word there. A note counts such items; ``indel``, tokens and ``judged`` find them.
+    In Chinese and Japanese, which put no spaces between words, runs are of letters, two for each
+    word.
 
     Attributes:
         against: Benchmarks: names in the registry, sets of them such as ``openthoughts12``, or
@@ -88,7 +88,7 @@ class Decontaminate(Step):
     """
 
     STEP: ClassVar[str] = "decontaminate"
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
     DELTA: ClassVar[Delta] = "drops"
     TAKES: ClassVar[Kind | None] = "questions"
     METHODS: ClassVar[tuple[str, ...]] = ("indel", "ngram", "judged")
@@ -187,10 +187,9 @@ class Decontaminate(Step):
         # What the judge said is kept, so finished shards cost nothing when they are read again for
         # the count of undecided pairs.
         todo = [i for i in range(len(table.shards)) if self.judged or not out.has(i)]
-        undecided = unspaced = 0
+        undecided = 0
         if todo:
             search = self._search(rt)
-            unspaced = search.unspaced
             for index in todo:
                 frame = table.frame(index, "id", "question")
                 found = [dropped([], [])]
@@ -201,11 +200,6 @@ class Decontaminate(Step):
                     out.write(index, pl.concat(found), rows_in=frame.height)
             undecided = search.judge.undecided if search.judge else 0
         notes = [note for benchmark in self.benchmarks for note in benchmark.notes(rt)]
-        if unspaced:
-            notes.append(
-                f"{unspaced:,} items have no spaces between words, as in Chinese; runs of words "
-                "find them only where little else is asked."
-            )
         if undecided:
             notes.append(f"{undecided:,} near pairs are undecided; their questions stay.")
         return notes

@@ -17,6 +17,7 @@ from stillroom.kernels.ngrams import quote as quote_words
 from stillroom.rows import Schema
 from stillroom.steps.base import Runtime
 from stillroom.steps.decontaminate.items import Items
+from stillroom.steps.decontaminate.letters import Letters
 from stillroom.steps.decontaminate.semantic import Semantic
 from stillroom.steps.source.fetch import COMMIT, fetch_tokenizer
 from stillroom.text.normal import normal_form_expr
@@ -39,8 +40,6 @@ QUOTE = 240
 """Characters of a quotation: enough to judge by eye, few enough to print."""
 
 _SPACE = re.compile(r"\s+")
-_UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]{8}"
-"""A run of letters, in a script without spaces, that is more than a name."""
 
 
 class Grams(BaseModel):
@@ -165,13 +164,6 @@ class Search:
         frames = [pl.DataFrame(rows, schema=dict(FOUND), orient="row") for rows in found]
         return pl.concat(frames).sort("row", maintain_order=True)
 
-    @property
-    def unspaced(self) -> int:
-        """Count the items that only runs of words look for, and that put no spaces between them."""
-        if self.ngram is None or self.ngram.tokenizer or self.indel is not None or self.judge:
-            return 0
-        return int(pl.Series(self.items.texts, dtype=pl.String).str.contains(_UNSPACED).sum())
-
     def _by_indel(
         self, questions: pl.Series, threshold: float, tick: Callable[[int], None]
     ) -> list[tuple[int, str, int, float, str]]:
@@ -194,6 +186,13 @@ class Search:
             else:
                 shared = self._tokenizer.decode(units[row][start : start + length].to_list())
             found.append((row, "ngram", item, float(length), quotation(shared)))
+        if self._letters:
+            known = {row for row, *_ in found}
+            found += [
+                (row, "ngram", item, float(length), quotation(shared))
+                for row, item, length, shared in self._letters.find(questions, self.workers)
+                if row not in known
+            ]
         return found
 
     def _by_judge(
@@ -224,6 +223,14 @@ class Search:
         assert self.ngram is not None
         units = self._units(pl.Series(self.items.texts, dtype=pl.String))
         return Ngrams(units, self.ngram.n, short=self.ngram.short)
+
+    @cached_property
+    def _letters(self) -> Letters | None:
+        """Items in Chinese and Japanese, where runs are of words."""
+        if self.ngram is None or self._tokenizer is not None:
+            return None
+        items = pl.Series(self.items.texts, dtype=pl.String)
+        return Letters(items, self.ngram.n, self.ngram.short)
 
     @cached_property
     def _tokenizer(self) -> "Tokenizer | None":
