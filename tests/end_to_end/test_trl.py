@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,6 +29,8 @@ for module in trl.NEEDED:
 import torch  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
+TESTS = Path(__file__).parents[1]
+PROGRAMS = os.environ.get("STILLROOM_PROGRAMS")
 TINY = {
     "learning_rate": 1e-2, "global_batch": 4, "epochs": 1, "max_length": 192, "max_steps": 4,
     "schedule": "cosine", "warmup_ratio": 0.1, "precision": "float32",
@@ -132,10 +135,20 @@ def test_shipped_configurations_are_read_by_accelerate(tmp_path, monkeypatch, na
     config = load_config_from_file(command[command.index("--config_file") + 1])
     wanted = {"zero3": "DEEPSPEED", "fsdp": "FSDP", "ddp": "MULTI_GPU"}[name]
     assert str(config.distributed_type).endswith(wanted)
+    # What is trained in is a setting of the student, and not of the machine.
+    assert config.mixed_precision in (None, "no")
     if name == "zero3":
         sharding = json.loads(Path(config.deepspeed_config["deepspeed_config_file"]).read_text())
-        assert sharding["zero_optimization"]["stage"] == 3
-        assert sharding["zero_optimization"]["stage3_gather_16bit_weights_on_save"] is True
+        # Fields of DeepSpeed 0.19.8; it refuses any other.
+        assert sharding["zero_optimization"] == {
+            "stage": 3,
+            "overlap_comm": True,
+            "contiguous_gradients": True,
+            "reduce_bucket_size": "auto",
+            "stage3_prefetch_bucket_size": "auto",
+            "stage3_param_persistence_threshold": "auto",
+            "stage3_gather_16bit_weights_on_model_save": True,
+        }
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     assert "accelerate" not in " ".join(launcher(tmp_path))
 
@@ -184,8 +197,6 @@ def test_a_library_that_would_learn_from_other_tokens_is_stopped():
 
 
 def weights(folder):
-    from safetensors.torch import load_file
-
     return load_file(folder / "model.safetensors")
 
 
@@ -262,22 +273,77 @@ def test_a_killed_training_goes_on_at_its_checkpoint_and_ends_the_same(tmp_path)
     assert all((wanted[n] - found[n]).abs().max() < 1e-4 for n in wanted)
 
 
+SHARED = {"max_steps": 4, "per_device_batch": 2, "checkpoint_steps": 2}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """A student of one process, and what it said of its training."""
+    with pytest.MonkeyPatch.context() as patch:
+        # As a configuration of accelerate sets it; what counts is `precision`.
+        patch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+        one = job(tmp_path_factory.mktemp("alone") / "alone", **SHARED)
+        one.folder.mkdir()
+        trained = Trl().train(one)
+        return weights(one.folder / "model"), trained
+
+
+@pytest.fixture
+def devices(monkeypatch):
+    """Two devices that are processes on the CPU; see `cpu_devices`."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    monkeypatch.setenv("PYTHONPATH", str(TESTS), prepend=os.pathsep)
+    monkeypatch.setattr(trl, "_WORKER", "cpu_devices")
+
+
 @pytest.mark.slow
-def test_two_processes_give_the_student_of_one(tmp_path, monkeypatch):
-    """By gloo on the CPU: what one process accumulates, two share."""
-    settings = {"max_steps": 3, "per_device_batch": 2}
-    alone = job(tmp_path / "alone", **settings)
-    alone.folder.mkdir()
-    Trl().train(alone)
-    start = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    monkeypatch.setattr(trl, "launcher", lambda folder: [sys.executable, *start, "-m", trl._WORKER])
-    shared = job(tmp_path / "shared", **settings)
+@pytest.mark.usefixtures("devices")
+@pytest.mark.parametrize("way", trl.SHIPPED)
+def test_two_devices_give_the_student_of_one(tmp_path, monkeypatch, alone, way):
+    """What one accumulates, two share; sharded weights are gathered, and checkpoints are read."""
+    if way == "zero3":
+        pytest.importorskip("deepspeed", reason="deepspeed is not installed")
+    wanted, said = alone
+    monkeypatch.setenv(trl.LAUNCH, way)
+    shared = job(tmp_path / "shared", **SHARED)
     shared.folder.mkdir()
     trained = Trl().train(shared)
     assert trained.details["devices"] == 2
-    # Three steps of four rows: the other half of the rows had no turn.
-    assert (trained.rows, trained.unseen) == (12, 12)
-    one, other = (load_file(each.folder / "model/model.safetensors") for each in (alone, shared))
-    assert one.keys() == other.keys()
-    for name, weights in one.items():
-        assert torch.allclose(weights.float(), other[name].float(), atol=1e-4), name
+    # Four steps of four rows: the other rows had no turn.
+    assert (trained.rows, trained.unseen) == (said.rows, said.unseen) == (16, 8)
+    assert trained.losses == pytest.approx(said.losses, abs=1e-3)
+    same(weights(shared.folder / "model"), wanted)
+    files = {path.name for path in (shared.folder / "checkpoints" / "checkpoint-2").iterdir()}
+    sharded = {"fsdp": "pytorch_model_fsdp.bin", "zero3": "global_step2", "ddp": "optimizer.pt"}
+    assert sharded[way] in files
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PROGRAMS, reason="STILLROOM_PROGRAMS is not set; this takes minutes")
+@pytest.mark.usefixtures("devices")
+@pytest.mark.parametrize("way", ["fsdp", "zero3"])
+def test_sharded_training_goes_on_at_its_checkpoint(tmp_path, monkeypatch, alone, way):
+    if way == "zero3":
+        pytest.importorskip("deepspeed", reason="deepspeed is not installed")
+    monkeypatch.setenv(trl.LAUNCH, way)
+    one = job(tmp_path / "one", **SHARED)
+    one.folder.mkdir()
+    calm = Trl().train(one)
+    # As a kill after two steps leaves it.
+    for name in ("saved", "model", "checkpoints/checkpoint-4"):
+        shutil.rmtree(one.folder / name)
+    (one.folder / "trained.json").unlink()
+    mark = one.folder / "checkpoints" / "checkpoint-2" / "whole"
+    written = mark.stat().st_mtime_ns
+    assert Trl().train(one).losses == calm.losses
+    assert mark.stat().st_mtime_ns == written
+    same(weights(one.folder / "model"), alone[0])
+
+
+def same(found, wanted):
+    assert found.keys() >= wanted.keys()
+    for name, value in wanted.items():
+        assert found[name].dtype == value.dtype
+        assert torch.allclose(found[name], value, atol=1e-4), name
