@@ -97,6 +97,8 @@ def test_many_arms_are_counted_in_words_and_stand_side_by_side_in_tables(tmp_pat
     assert len(parts) == len(set(parts))
     assert page.count('<div class="wide" tabindex="0" role="region"') == page.count("</table>") + 1
     assert '<td class="up">' in page
+    # On the root: else the page stays white in dark mode, and cells that stay in view turn black.
+    assert ":root{color-scheme:light dark}" in page
     svg = (tmp_path / "difference.svg").read_text()
     assert all(f"<title>{name}</title>" in svg for name in names - {"arm 00"})
     assert not (tmp_path / "difference-by-benchmark.svg").exists()

@@ -90,8 +90,9 @@ def _md(text: str) -> str:
 
 
 STYLE = (
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;"
-    "color-scheme:light dark}table{border-collapse:collapse;font-size:14px}"
+    ":root{color-scheme:light dark}"
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem}"
+    "table{border-collapse:collapse;font-size:14px}"
     "td,th{padding:.25rem .6rem;border-bottom:1px solid #6e778144;text-align:left;"
     "vertical-align:top;min-width:2.5rem}td:first-child{min-width:8rem}"
     "td:last-child{overflow-wrap:anywhere}"
