@@ -185,7 +185,7 @@ def test_code_that_waits_is_stopped_by_the_clock_and_is_no_verdict(code, monkeyp
 
 
 def test_code_verdicts_do_not_depend_on_order_workers_or_batches(code):
-    tasks = [given for name, (given, _, _) in CASES.items() if name != "endless"]
+    tasks = [given for name, (given, _, _) in CASES.items() if "endless" not in name]
     forward = code.verify(tasks)
     assert code.verify(tasks[::-1]) == forward[::-1]
     assert [code.verify([one])[0] for one in tasks[:6]] == forward[:6]
