@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from stillroom.cli import main
+from stillroom.errors import SourceError
 from stillroom.evaluate.grade import exam_of
 from stillroom.study.arms import arms_of, read_arm, read_base
 from stillroom.study.form import Mixing
@@ -105,3 +106,21 @@ def test_the_proxy_search_is_planned(tmp_path, no_network, capsys):
     assert "see a difference" not in mixtures
     assert "see a difference" in confirmed.split("\n3-")[0]
     assert "regression" not in confirmed
+
+
+def test_what_arms_and_seeds_share_is_planned_once(tmp_path, no_network, monkeypatch, capsys):
+    asked = []
+
+    def unreachable(repo):
+        asked.append(repo)
+        raise SourceError(f"hub {repo}: no network")
+
+    monkeypatch.setattr("stillroom.steps.source.source.newest_commit", unreachable)
+    file = STUDIES / "openthoughts" / "math" / "4-draws" / "study.yaml"
+    main(["plan", str(file), "--store", str(tmp_path / "store")])
+    assert asked == ["ai2-adapt-dev/openmath-2-math"]
+    said = " ".join(capsys.readouterr().out.split())
+    # Three pools of 1.1 million questions are labelled, whatever the arms do with them.
+    assert "shared by arms 19 0 3,300,000" in said
+    assert "exact, 1 answer alone 6 0 94,800" in said
+    assert "if nothing were shared 207 0 30,553,200" in said

@@ -9,7 +9,8 @@ import zstandard
 from tests.kitchen import Kitchen, rows
 
 from stillroom.errors import SourceError
-from stillroom.steps.source import generators
+from stillroom.steps.source import files, generators
+from stillroom.steps.source.files import sha256_of
 from stillroom.steps.source.source import Source
 
 ROWS = [
@@ -307,3 +308,20 @@ def test_another_release_of_a_generator_is_another_source(kitchen, monkeypatch):
     after = [source.outside(runtime) for source in made]
     assert None not in before
     assert not set(before) & set(after)
+
+
+def test_a_large_file_is_digested_once_until_it_changes(tmp_path, monkeypatch):
+    file, read = tmp_path / "large", []
+    digest = files._digest
+    monkeypatch.setattr(files, "_digest", lambda path: read.append(path) or digest(path))
+    file.write_bytes(b"a" * (1 << 20))
+    first = sha256_of(file)
+    assert sha256_of(file) == first
+    assert len(read) == 1
+    with file.open("ab") as end:
+        end.write(b"b")
+    assert sha256_of(file) != first
+    small = tmp_path / "small"
+    small.write_bytes(b"a")
+    assert sha256_of(small) == sha256_of(small)
+    assert len(read) == 4

@@ -1,7 +1,7 @@
 """What a study would do: what arms share, what is there, and what it could see."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from stillroom.evaluate.grade import Exam
 from stillroom.recipe.form import Recipe
@@ -104,23 +104,18 @@ def plan_study(
     """
     planned: dict[tuple[str, int], list[Planned]] = {}
     owners: dict[str, set[str]] = {}
-    steps: dict[str, Planned] = {}
+    once = _Once(Planner(store, rt, {}))
     naive = Work()
     for seed in range(study.seeds):
         for arm, recipe in recipes.items():
-            domains = replicate(recipe, seed)
-            planner = Planner(store, rt, {})
-            walk(domains, planner)
-            planned[arm, seed] = planner.planned
-            names = _identities(domains)
-            for one in planner.planned:
-                name = names[one.path]
+            here = once.plan(replicate(recipe, seed))
+            planned[arm, seed] = [one for _, one in here]
+            for name, one in here:
                 owners.setdefault(name, set()).add(arm)
-                steps.setdefault(name, one)
                 naive = naive.plus(one)
     arms = dict.fromkeys(recipes, Work())
     shared = Work()
-    for name, one in steps.items():
+    for name, one in once.known.items():
         if len(owners[name]) > 1:
             shared = shared.plus(one)
         else:
@@ -148,8 +143,36 @@ def plan_study(
         fewest=fewest,
         compares=compares,
         planned=planned,
-        different=steps,
+        different=once.known,
     )
+
+
+@dataclass
+class _Once:
+    """Plans a step once for all arms and seeds: it may ask the hub, or read a large file.
+
+    Attributes:
+        planner: Plans a step.
+        known: What was planned, by `_identities`.
+    """
+
+    planner: Planner
+    known: dict[str, Planned] = field(default_factory=dict)
+
+    def plan(self, domains: Mapping[str, Sequence[Step]]) -> list[tuple[str, Planned]]:
+        """Return the plan of each step of a pipeline, with the step's identity."""
+        names = _identities(domains)
+        here: list[tuple[str, Planned]] = []
+
+        def one(path: str, step: Step, inputs: Sequence[Planned]) -> Planned:
+            name = names[path]
+            if name not in self.known:
+                self.known[name] = self.planner(path, step, inputs)
+            here.append((name, replace(self.known[name], path=path)))
+            return here[-1][1]
+
+        walk(domains, one)
+        return here
 
 
 def _identities(domains: Mapping[str, Sequence[Step]]) -> dict[str, str]:

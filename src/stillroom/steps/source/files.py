@@ -12,6 +12,7 @@ import json
 import lzma
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
@@ -201,7 +202,26 @@ def _first_line(error: BaseException) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
+_WORTH_REMEMBERING = 1 << 20  # bytes; smaller files are read again sooner than looked up
+
+
 def sha256_of(path: Path) -> str:
-    """Digest a file as the hub and `sha256sum` do."""
+    """Digest a file as the hub and `sha256sum` do.
+
+    A large file is read once per process, unless it changes: hundreds of arms and seeds of a study
+    ask for the same one.
+    """
+    stat = path.stat()
+    if stat.st_size < _WORTH_REMEMBERING:
+        return _digest(path)
+    return _digest_once(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)
+
+
+@lru_cache(1024)
+def _digest_once(path: Path, size: int, mtime_ns: int, inode: int) -> str:
+    return _digest(path)
+
+
+def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
