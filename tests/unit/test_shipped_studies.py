@@ -75,6 +75,8 @@ def no_network(monkeypatch):
         raise OSError("no network here")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
+    # Looking a name up in vain takes longer than all planning.
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
 @pytest.mark.slow
