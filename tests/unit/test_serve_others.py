@@ -15,10 +15,11 @@ import pytest
 from click.testing import CliRunner
 
 from stillroom.cli import cli
+from stillroom.errors import ModelError
 from stillroom.models.chat import Completion, Message, Request, Sampling
 from stillroom.models.config import load_config
 from stillroom.models.ledger import Ledger
-from stillroom.models.supervise import Launch
+from stillroom.models.supervise import Launch, Patience, Supervisor
 
 # Stands for vLLM: takes its flags, starts a worker as it does, and tells who it is.
 STAND_IN = """
@@ -343,3 +344,14 @@ def test_transformers_serve_is_a_server_like_others(
     running.process.send_signal(signal.SIGTERM)
     running.process.communicate(timeout=60)
     assert running.process.returncode == 130
+
+
+def test_server_that_does_not_end_while_it_starts_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stillroom.models.supervise._STOP_STARTING_S", 0.2)
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+    launch = Launch("vllm", "some/model", executable=(sys.executable, "-c", deaf))
+    supervisor = Supervisor(launch, tmp_path, patience=Patience(start_s=1.0, stop_s=600.0))
+    with pytest.raises(ModelError, match="not healthy after 1 s"), supervisor.healthy():
+        pass

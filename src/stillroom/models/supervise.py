@@ -33,6 +33,7 @@ _LOOK_S = 0.2
 _HEALTH_TIMEOUT_S = 5.0
 _LAST_WORDS = 5  # lines of a log in a message
 _LONGEST_WORDS = 1000  # characters of them
+_STOP_STARTING_S = 5.0  # vLLM does not end by itself while it starts, and nobody is served yet
 _MISUSE = 2  # the status of a program that does not understand its arguments
 # What stands before a line: (Worker pid=12) ERROR 11-21 13:31:34 [core.py:1512]
 _MARK = re.compile(
@@ -133,7 +134,7 @@ class Patience:
         restarts: Times that a server may be started again within `window_s`; one that has never
             been healthy gets one more start at most, and none if its arguments are wrong.
         window_s: Seconds.
-        stop_s: Seconds that a server gets to end by itself.
+        stop_s: Seconds that a server gets to end by itself; 5 at most while it starts.
     """
 
     start_s: float = 1800.0
@@ -254,11 +255,13 @@ class Supervisor:
 
     def stop(self) -> None:
         """End all servers and whatever they started."""
-        running = [server.process for server in self._servers if server.process]
-        for process in running:
+        running = [(server, server.process) for server in self._servers if server.process]
+        for _, process in running:
             _signal(process, signal.SIGTERM)
-        deadline = time.monotonic() + self._patience.stop_s
-        for process in running:
+        now = time.monotonic()
+        for server, process in running:
+            most = self._patience.stop_s
+            deadline = now + (most if server.healthy_at else min(most, _STOP_STARTING_S))
             with suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.0, deadline - time.monotonic()))
             _signal(process, signal.SIGKILL)  # its workers may outlive it
