@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from stillroom.study.statistics import Outcomes, bootstrap, differences, not_worse, scores
+from stillroom.study.statistics.comparing import bootstrap, differences, not_worse, scores
+from stillroom.study.statistics.outcomes import Outcomes
 
 PAGE = Path(__file__).parents[1] / "docs" / "statistics.md"
 START, END = "<!-- measured by scripts/check_intervals.py -->", "<!-- end -->"

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from stillroom.study.race.elimination import Rule, look
-from stillroom.study.statistics import Outcomes, by_seed, training_noise
+from stillroom.study.statistics.noise import by_seed, training_noise
+from stillroom.study.statistics.outcomes import Outcomes
 
 PAGE = Path(__file__).parents[1] / "docs" / "racing.md"
 START, END = "<!-- measured by scripts/check_races.py -->", "<!-- end -->"

@@ -19,7 +19,8 @@ from pathlib import Path
 from scipy import stats
 
 from stillroom.study.race.elimination import Look, Rule, judge
-from stillroom.study.statistics import Estimate, decision_accuracy
+from stillroom.study.statistics.comparing import decision_accuracy
+from stillroom.study.statistics.errors import Estimate
 
 PAGE = Path(__file__).parents[1] / "docs" / "racing.md"
 START, END = "<!-- measured by scripts/check_scales.py -->", "<!-- end -->"

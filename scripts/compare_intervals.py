@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize, special, stats
 
-from stillroom.study.statistics import Error, Part
+from stillroom.study.statistics.errors import Error, Part
 
 PAGE = Path(__file__).parents[1] / "docs" / "statistics.md"
 START, END = "<!-- computed by scripts/compare_intervals.py -->", "<!-- end of computed -->"

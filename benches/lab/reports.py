@@ -28,7 +28,8 @@ from stillroom.evaluate.grade import Grades
 from stillroom.study.form import Study
 from stillroom.study.reports.study import write_report
 from stillroom.study.result import Result, Sat
-from stillroom.study.statistics import Outcomes, differences, not_worse, scores
+from stillroom.study.statistics.comparing import differences, not_worse, scores
+from stillroom.study.statistics.outcomes import Outcomes
 
 SIZES: Mapping[str, tuple[int, int]] = {
     "aime24": (30, 10), "amc23": (40, 10), "math500": (500, 1), "codeelo": (391, 3),

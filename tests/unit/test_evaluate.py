@@ -23,7 +23,7 @@ from stillroom.study.marks import notes
 from stillroom.study.reports.clean import without_suspects
 from stillroom.study.result import Result, Sat
 from stillroom.study.scorecard import scorecard
-from stillroom.study.statistics import Outcomes
+from stillroom.study.statistics.outcomes import Outcomes
 from stillroom.study.suspects import check_files, suspects_among
 
 

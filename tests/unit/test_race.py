@@ -21,7 +21,9 @@ from stillroom.study.race.plan import plan_race
 from stillroom.study.race.run import hold, recipes_of
 from stillroom.study.reports.race import full_grid, outcome, spent, write_race_report
 from stillroom.study.result import Result, Sat
-from stillroom.study.statistics import Estimate, Noise, Outcomes, by_seed, training_noise
+from stillroom.study.statistics.errors import Estimate
+from stillroom.study.statistics.noise import Noise, by_seed, training_noise
+from stillroom.study.statistics.outcomes import Outcomes
 
 STUDY = """
 question: Which is best?

@@ -9,23 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from stillroom.study.statistics import (
-    Error,
-    Outcomes,
-    Part,
+from stillroom.study.statistics.attempts import majority, pass_at_k
+from stillroom.study.statistics.comparing import (
     bootstrap,
     decision_accuracy,
-    detectable,
     differences,
-    foretold,
     holm,
-    majority,
     not_worse,
-    pass_at_k,
     scores,
-    wilson,
     within_two_errors,
 )
+from stillroom.study.statistics.errors import Error, Part, wilson
+from stillroom.study.statistics.foresight import detectable, foretold
+from stillroom.study.statistics.outcomes import Outcomes
 
 
 def outcomes(table, *, repeats=1):

@@ -7,7 +7,9 @@ import pytest
 
 from stillroom.study.form import Study
 from stillroom.study.reports.verdict import reach, sentence, verdict, with_more
-from stillroom.study.statistics import Difference, Estimate, Outcomes
+from stillroom.study.statistics.comparing import Difference
+from stillroom.study.statistics.errors import Estimate
+from stillroom.study.statistics.outcomes import Outcomes
 
 
 def difference(value, half, p):

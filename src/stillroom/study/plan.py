@@ -15,7 +15,7 @@ from stillroom.study.arms import replicate
 from stillroom.study.form import Study
 from stillroom.study.mixing.run import RandomMixtures
 from stillroom.study.reports.verdict import with_more
-from stillroom.study.statistics import detectable
+from stillroom.study.statistics.foresight import detectable
 from stillroom.study.students import settings_of
 from stillroom.train.trainer import usual_seconds
 

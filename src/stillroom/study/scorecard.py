@@ -8,15 +8,10 @@ from dataclasses import dataclass
 import polars as pl
 
 from stillroom.evaluate.grade import Exam, Grades
-from stillroom.study.statistics import (
-    Estimate,
-    Outcomes,
-    Score,
-    majority,
-    pass_at_k,
-    scores,
-    wilson,
-)
+from stillroom.study.statistics.attempts import majority, pass_at_k
+from stillroom.study.statistics.comparing import Score, scores
+from stillroom.study.statistics.errors import Estimate, wilson
+from stillroom.study.statistics.outcomes import Outcomes
 from stillroom.text.normal import normal_form
 
 

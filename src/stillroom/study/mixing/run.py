@@ -35,7 +35,8 @@ from stillroom.study.laboratory import Laboratory
 from stillroom.study.mixing.regression import Array, Fit, HeldOut, Proposal, fit, held_out, propose
 from stillroom.study.result import Result
 from stillroom.study.run import run
-from stillroom.study.statistics import Outcomes, means
+from stillroom.study.statistics.comparing import means
+from stillroom.study.statistics.outcomes import Outcomes
 
 CONTROL, PROPOSED = "weights of the base", "proposed weights"
 MIXTURE = "mixture "

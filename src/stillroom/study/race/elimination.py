@@ -35,7 +35,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
-from stillroom.study.statistics import Estimate, Noise, Outcomes, between, means
+from stillroom.study.statistics.comparing import between, means
+from stillroom.study.statistics.errors import Estimate
+from stillroom.study.statistics.noise import Noise
+from stillroom.study.statistics.outcomes import Outcomes
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,16 @@ from stillroom.study.form import Study
 from stillroom.study.race.elimination import Rule, judge
 from stillroom.study.race.rounds import Round
 from stillroom.study.race.run import race_of, rule_of
-from stillroom.study.statistics import Array, Estimate, detectable, foreseen
+from stillroom.study.statistics.errors import Estimate
+from stillroom.study.statistics.foresight import detectable, foreseen
+from stillroom.study.statistics.outcomes import Array
 
 SPREAD = 0.03
 """Standard deviation of the arms' true accuracy that a plan supposes: 3 points. In the paper it is
 0.7 to 2.9 points within most stages, and 9 between teachers (arXiv 2506.04178, section 3)."""
 
 QUESTION_SD, SEED_SD = 0.25, 0.01
-"""As in `stillroom.study.statistics.detectable`."""
+"""As in `stillroom.study.statistics.foresight.detectable`."""
 
 
 @dataclass(frozen=True)

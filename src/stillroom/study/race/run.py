@@ -24,7 +24,8 @@ from stillroom.study.race.elimination import Look, Rule, look
 from stillroom.study.race.rounds import Race, Round
 from stillroom.study.result import Result
 from stillroom.study.run import run
-from stillroom.study.statistics import Outcomes, by_seed, training_noise
+from stillroom.study.statistics.noise import by_seed, training_noise
+from stillroom.study.statistics.outcomes import Outcomes
 from stillroom.study.students import settings_of
 
 Ending = Literal["best", "close", "open", "alone", "none"]

@@ -8,7 +8,8 @@ import polars as pl
 
 from stillroom.study.reports.page import Block
 from stillroom.study.reports.verdict import interval, points
-from stillroom.study.statistics import Outcomes, differences, scores
+from stillroom.study.statistics.comparing import differences, scores
+from stillroom.study.statistics.outcomes import Outcomes
 
 if TYPE_CHECKING:
     from stillroom.study.result import Result

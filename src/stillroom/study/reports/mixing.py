@@ -15,7 +15,8 @@ from stillroom.study.reports.page import Block
 from stillroom.study.reports.scatter import scatter_svg
 from stillroom.study.reports.study import oddities, write_report
 from stillroom.study.reports.verdict import points, sentence
-from stillroom.study.statistics import Outcomes, differences
+from stillroom.study.statistics.comparing import differences
+from stillroom.study.statistics.outcomes import Outcomes
 
 UNITS = {"accuracy": "points", "likelihood": "nats per token"}
 

@@ -6,7 +6,8 @@ from stillroom.study.marks import notes
 from stillroom.study.reports.study import oddities
 from stillroom.study.reports.verdict import interval, points, sentence
 from stillroom.study.result import Result
-from stillroom.study.statistics import Outcomes, differences, scores
+from stillroom.study.statistics.comparing import differences, scores
+from stillroom.study.statistics.outcomes import Outcomes
 
 
 def promotion(result: Result) -> list[str]:

@@ -14,7 +14,8 @@ from stillroom.study.reports.page import Block, write
 from stillroom.study.reports.study import details
 from stillroom.study.reports.verdict import points
 from stillroom.study.result import Result, Sat, asked_by
-from stillroom.study.statistics import Estimate, Score, decision_accuracy, scores
+from stillroom.study.statistics.comparing import Score, decision_accuracy, scores
+from stillroom.study.statistics.errors import Estimate
 
 
 @dataclass(frozen=True)

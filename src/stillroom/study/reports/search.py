@@ -13,7 +13,7 @@ from stillroom.study.reports.verdict import interval, points, verdict
 from stillroom.study.result import Result
 from stillroom.study.search.form import Search
 from stillroom.study.search.stage import Stage
-from stillroom.study.statistics import means, scores
+from stillroom.study.statistics.comparing import means, scores
 
 
 def write_search_report(search: Search, stages: Sequence[Stage], folder: Path) -> list[Path]:

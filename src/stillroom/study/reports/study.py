@@ -26,15 +26,15 @@ from stillroom.study.reports.page import DOWN, UP, Block, write
 from stillroom.study.reports.panels import panels_svg
 from stillroom.study.reports.verdict import MANY, NAMED, interval, points, times, verdict
 from stillroom.study.result import Result, Sat
-from stillroom.study.statistics import (
+from stillroom.study.statistics.comparing import (
     Difference,
-    Outcomes,
     Score,
     decision_accuracy,
     differences,
     means,
     scores,
 )
+from stillroom.study.statistics.outcomes import Outcomes
 
 EXAMPLES = 3
 """Rows shown for each arm that the control kept, and as many that it dropped."""

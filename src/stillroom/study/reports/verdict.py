@@ -3,14 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 from stillroom.study.form import Study
-from stillroom.study.statistics import (
-    Difference,
-    Outcomes,
-    differences,
-    foretold,
-    not_worse,
-    seen_through,
-)
+from stillroom.study.statistics.comparing import Difference, differences, not_worse
+from stillroom.study.statistics.foresight import foretold, seen_through
+from stillroom.study.statistics.outcomes import Outcomes
 
 MANY = 12
 """Comparisons beyond which a report counts them, and puts benchmarks side by side."""

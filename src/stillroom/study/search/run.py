@@ -23,7 +23,7 @@ from stillroom.study.result import Result
 from stillroom.study.run import run
 from stillroom.study.search.form import Entry, Search
 from stillroom.study.search.stage import Stage, outcomes_of, promote
-from stillroom.study.statistics import means, not_worse
+from stillroom.study.statistics.comparing import means, not_worse
 
 
 def run_search(search: Search, lab: Laboratory, *, beside: Path, out: Path) -> list[Stage]:

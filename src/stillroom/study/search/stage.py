@@ -11,7 +11,7 @@ from stillroom.study.mixing.run import Mixed
 from stillroom.study.race.run import Raced
 from stillroom.study.result import Result
 from stillroom.study.search.form import Entry
-from stillroom.study.statistics import Outcomes
+from stillroom.study.statistics.outcomes import Outcomes
 
 
 @dataclass(frozen=True)
