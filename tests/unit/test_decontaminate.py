@@ -191,7 +191,7 @@ def test_misspelt_benchmark_is_corrected(kitchen, tmp_path):
     ("fields", "message"),
     [
         ("{against: [a/b.jsonl, c/b.jsonl]}", "names b twice"),
-        ("{against: [], ngram: 3}", "at least 1 item"),
+        ("{against: [], ngram: 3}", "against holds 0; expected 1 or more"),
         ("{against: math500, indel: 30}", "greater than or equal to 50"),
         ("{against: math500, ngram: 0}", "greater than or equal to 1"),
         ("{against: math500, text: bold}", "'normal' or 'raw'"),

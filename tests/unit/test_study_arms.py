@@ -1,6 +1,7 @@
 """Arms change what they name and nothing else; a study file says what it cannot do."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import yaml
@@ -8,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stillroom.errors import RecipeError
-from stillroom.recipe.load import read_recipe
+from stillroom.recipe.load import load_recipe, read_recipe
 from stillroom.study.arms import NoSuchPlace, arms_of, change, made_of, replicate
 from stillroom.study.load import is_study, load_study
+from stillroom.study.search.form import load_search
+from stillroom.study.search.plan import preview
 
 BASE = yaml.safe_load("""
 name: base
@@ -185,7 +188,7 @@ def test_a_study_is_read_and_named_by_its_folder(tmp_path):
         ("question: Does", "questions: Does", "questions is no field; expected one of"),
         ("benchmarks: proxy_suite", "benchmarks: {develop: [x], held_out: [x]}",
          "x both decides and is held out"),
-        ("more: {math.take: 4}", "", "at least 2 items"),
+        ("more: {math.take: 4}", "", "arms holds 1; expected 2 or more"),
         ("{model: stillroom/base-1}", "{model: a, trainer: magic}", "trainer"),
     ],
 )  # fmt: skip
@@ -195,6 +198,57 @@ def test_a_study_that_cannot_be_done_is_refused_with_its_place(tmp_path, old, ne
     with pytest.raises(RecipeError, match=words) as caught:
         load_study(file)
     assert str(caught.value).startswith(f"{file}:")
+
+
+@pytest.mark.parametrize("inside", ["", "my study (2)", "été"])
+def test_a_study_has_a_name_wherever_it_is_read_from(tmp_path, monkeypatch, inside):
+    folder = tmp_path / "lab" / inside
+    folder.mkdir(parents=True)
+    write(folder, STUDY)
+    monkeypatch.chdir(folder)
+    name = load_study(Path("study.yaml")).name
+    assert name == {"": "lab", "my study (2)": "my-study-2", "été": "t"}[inside]
+    (folder / "below").mkdir()
+    monkeypatch.chdir(folder / "below")
+    assert load_study(Path("../study.yaml")).name == name
+
+
+@pytest.mark.parametrize("role", ["develop", "held_out"])
+def test_benchmarks_that_are_files_stand_beside_the_study(tmp_path, role):
+    other = {"develop": "held_out", "held_out": "develop"}[role]
+    file = write(
+        tmp_path,
+        STUDY.replace("proxy_suite", f"{{{role}: [sets/mine.yaml], {other}: [proxy_suite]}}"),
+    )
+    with pytest.raises(RecipeError, match=r"benchmarks: .*sets.mine.yaml: no such file") as caught:
+        load_study(file)
+    assert str(caught.value).startswith(f"{file}: ")
+    (tmp_path / "sets").mkdir()
+    (tmp_path / "sets" / "mine.yaml").write_text(
+        "title: Mine\nabout: Sums.\ndomain: math\nlicence: mine\nfile: items.jsonl\n"
+        "question: q\nreference: a\nsitting: {verify: math, repeats: 1, temperature: 0.7}\n"
+    )
+    found = load_study(file).benchmarks
+    assert getattr(found, role) == (str(tmp_path / "sets" / "mine.yaml"),)
+    assert getattr(found, other) == ("proxy_suite",)
+
+
+def test_a_file_of_another_kind_says_which_verb_takes_it(tmp_path):
+    file = write(tmp_path, STUDY)
+    base = tmp_path / "base.yaml"
+    with pytest.raises(RecipeError, match=r"it is a study; expected a recipe.*`stillroom study "):
+        load_recipe(str(file))
+    with pytest.raises(RecipeError, match=r"it is a recipe; expected a study.*`stillroom run "):
+        load_study(base)
+    with pytest.raises(RecipeError, match=r"it is a recipe; expected a search.*`stillroom run "):
+        load_search(base)
+    search = tmp_path / "search.yaml"
+    search.write_text("base: base.yaml\nstages: [study.yaml]\n")
+    with pytest.raises(RecipeError, match=r"it is a search; expected a study.*`stillroom search "):
+        load_study(search)
+    same = write(tmp_path, STUDY.replace("{math.take: 4}", "{math.take: 5}"))
+    with pytest.raises(RecipeError, match="arms control and more are the same recipe"):
+        preview(load_search(search), beside=same.parent)
 
 
 def test_an_arm_that_does_not_fit_the_base_is_named(tmp_path):

@@ -50,13 +50,27 @@ def planned(tmp_path):
         models = FakeModels(FakeModel(reply), Price(prompt=0.0, completion=1e4))
         kitchen = Kitchen(tmp_path / "store", {}, models, lambda: ledger)
 
-        def plan(*recipes):
+        def plan(*recipes, **changes):
             for text in recipes:
                 kitchen.run(text)
-            arms = arms_of(study, beside=tmp_path)
-            return plan_study(study, arms, [], store=kitchen.store, rt=kitchen.runtime)
+            asked = study.model_copy(update=changes)
+            arms = arms_of(asked, beside=tmp_path)
+            return plan_study(asked, arms, [], store=kitchen.store, rt=kitchen.runtime)
 
         yield plan
+
+
+@pytest.mark.parametrize(
+    ("rows", "shortage", "short"),
+    [
+        (150, "refuse", {"some": 100}),
+        (150, "upsample", {}),
+        (100, "refuse", {}),
+        (300, "refuse", {"some": 100, "more": 200}),
+    ],
+)
+def test_a_plan_says_which_arms_make_too_few_rows(planned, rows, shortage, short):
+    assert planned(rows=rows, shortage=shortage).short == short
 
 
 def test_before_anything_ran_a_plan_says_bounds_alone(planned):

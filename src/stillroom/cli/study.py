@@ -150,7 +150,7 @@ def show_plan(
     for (study, _), plan in zip(parts, plans, strict=True):
         if len(parts) > 1:
             console.print(Text(f"{study.name}: {study.question}", style="bold"))
-        _print_plan(plan, console)
+        _print_plan(plan, study.rows or 0, console)
         if study.race:
             from stillroom.cli.race import plan_rounds
 
@@ -168,7 +168,7 @@ def show_plan(
             console.print(Text(f"In all, {line}"), soft_wrap=True)
 
 
-def _print_plan(planned: StudyPlan, console: Console) -> None:
+def _print_plan(planned: StudyPlan, rows: int, console: Console) -> None:
     grid = Grid(box=None, pad_edge=False)
     grid.add_column("")
     for name in ("steps", "in the store", "calls at most", "tokens", "USD"):
@@ -186,6 +186,13 @@ def _print_plan(planned: StudyPlan, console: Console) -> None:
     print_table(grid, console)
     for line in totals(list(planned.different.values())):
         console.print(Text(line), soft_wrap=True)
+    for arm, most in planned.short.items():
+        console.print(
+            Text(
+                f"Too few: {arm} makes {most:,} rows at most, and the study wants {rows:,}. There "
+                "it will stop; take more questions, ask for fewer rows, or set shortage: upsample."
+            )
+        )
     _print_students(planned, console)
     if not planned.compares:
         console.print(

@@ -5,6 +5,7 @@ and there is one way to decide that an answer is right.
 """
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -280,7 +281,7 @@ def known_benchmark(name: str) -> Benchmark:
     Raises:
         SourceError: If there is none.
     """
-    if name.endswith((".yaml", ".yml")):
+    if is_file(name):
         return read_benchmark(Path(name))
     known = benchmarks()
     if name not in known:
@@ -291,9 +292,21 @@ def known_benchmark(name: str) -> Benchmark:
     return known[name]
 
 
+def is_file(name: str) -> bool:
+    """Tell whether a benchmark is named by the path of a file of one's own."""
+    return name.endswith((".yaml", ".yml"))
+
+
 def title_of(name: str) -> str:
-    """Return what a benchmark is called in reports: its name, or that of its file."""
-    return Path(name).stem if name.endswith((".yaml", ".yml")) else name
+    """Return what a benchmark is called in reports: its name, or that of its file as a word.
+
+    >>> title_of("sets/my-items.yaml"), title_of("2025.yaml"), title_of("math500")
+    ('my_items', 'items_2025', 'math500')
+    """
+    if not is_file(name):
+        return name
+    word = re.sub(r"[^A-Za-z0-9_]+", "_", Path(name).stem)
+    return word if word[:1].isalpha() else f"items_{word.lstrip('_')}"
 
 
 def exam_of(name: str, repeats: int | None, judge: ModelSpec | None = None) -> Exam:

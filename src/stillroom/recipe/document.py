@@ -13,6 +13,11 @@ from stillroom.recipe.pipeline import Misplaced
 
 Place = tuple[str | int, ...]
 
+TELLING = {"domains": "recipe", "arms": "study", "mixtures": "study", "stages": "search"}
+"""Fields that only one kind of file has."""
+
+VERBS = {"recipe": "run", "study": "study", "search": "search"}
+
 
 class Document:
     """One reading of one file.
@@ -34,6 +39,18 @@ class Document:
                      if place[:n] in self.lines), 1)  # fmt: skip
         where = f"{self.where}:{line}: {_dotted(place)}{' ' if place else ''}"
         return RecipeError(where + (what if what.endswith("?") else f"{what}."))
+
+    def mistaken(self, data: Any, kind: str) -> None:
+        """Raise if this is plainly a file of another kind: a recipe given as a study, and so on."""
+        if not isinstance(data, dict) or any(TELLING.get(name) == kind for name in data):
+            return
+        for field, other in TELLING.items():
+            if field in data:
+                line = self.lines.get((field,), 1)
+                raise RecipeError(
+                    f"{self.where}:{line}: it has {field}, so it is a {other}; expected a {kind}. "
+                    f"Use it by `stillroom {VERBS[other]} {self.where}`."
+                )
 
     def unknown(self, data: Any, known: Iterable[str], place: Place, noun: str) -> None:
         """Raise if a mapping has a name that is not known."""
@@ -60,6 +77,12 @@ class Document:
             return self.error(here, f"has no {found['loc'][-1]}; expected one")
         if cause is not None:
             return self.error(here, str(cause))
+        if found["type"] == "too_short":
+            least = found["ctx"]["min_length"]
+            have = found["ctx"]["actual_length"]
+            return self.error(here, f"holds {have}; expected {least} or more")
+        if found["type"] in ("int_type", "int_parsing", "int_from_float"):
+            return self.error(here, f"is {show(found['input'])}; expected a whole number")
         wanted = found["msg"].replace("Input should be", "expected").replace("Value", "value")
         wanted = wanted if "expected" in wanted else f"expected: {wanted}"
         return self.error(here, f"is {show(found['input'])}; {wanted}")

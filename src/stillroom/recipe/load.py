@@ -62,6 +62,7 @@ class _Reader(Document):
 
     def read(self, text: str) -> Recipe:
         data = self.parse(text)
+        self.mistaken(data, "recipe")
         self.unknown(data, Recipe.model_fields, (), "field")
         content = dict(data)
         if isinstance(content.get("domains"), dict):

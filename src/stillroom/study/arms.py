@@ -68,7 +68,23 @@ def arms_of(study: Study, *, beside: Path) -> dict[str, Recipe]:
         RecipeError: If the base cannot be read, an arm does not fit it, or two arms are the same.
     """
     name, data = read_base(study.base, beside)
-    recipes = {arm: read_arm(name, data, arm, changes) for arm, changes in study.arms.items()}
+    return read_arms(name, data, study.arms)
+
+
+def read_arms(
+    name: str, base: Mapping[str, Any], arms: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Recipe]:
+    """Make the recipes of all arms.
+
+    Args:
+        name: Of the base, for messages.
+        base: What the base says.
+        arms: Name of each arm to its changes.
+
+    Raises:
+        RecipeError: If an arm does not fit the base, or two arms are the same.
+    """
+    recipes = {arm: read_arm(name, base, arm, changes) for arm, changes in arms.items()}
     for (arm, one), (other, recipe) in combinations(recipes.items(), 2):
         if one == recipe:
             raise RecipeError(

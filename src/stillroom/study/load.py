@@ -1,10 +1,12 @@
 """Reading a study file, as strictly as a recipe."""
 
+import re
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from stillroom.errors import RecipeError
+from stillroom.errors import RecipeError, SourceError
+from stillroom.evaluate.grade import is_file, known_benchmark
 from stillroom.recipe.document import Document
 from stillroom.study.form import Mixing, Study
 
@@ -27,8 +29,11 @@ def load_study(path: Path) -> Study:
 def load_design(path: Path) -> Study | Mixing:
     """Read a study of either form: one that names its arms, or one that draws mixtures.
 
+    Its benchmarks that are files are named by their paths from here.
+
     Raises:
-        RecipeError: If it cannot be read, or says something that cannot be done.
+        RecipeError: If it cannot be read, names a benchmark that is none, held out or not, or says
+            something that cannot be done.
     """
     try:
         text = path.read_text("utf-8")
@@ -36,8 +41,34 @@ def load_design(path: Path) -> Study | Mixing:
         raise RecipeError(f"{path}: no such study; expected a YAML file. Check the path.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read ({error}); expected UTF-8 text.") from None
-    name = path.parent.name if path.stem == "study" else path.stem
-    return read_design(text, str(path), name)
+    design = read_design(text, str(path), _name_of(path))
+    benchmarks = design.benchmarks
+    beside = {
+        role: tuple(_beside(path, name) for name in getattr(benchmarks, role))
+        for role in ("develop", "held_out")
+    }
+    return design.model_copy(update={"benchmarks": benchmarks.model_copy(update=beside)})
+
+
+def _name_of(path: Path) -> str:
+    """Name a study by its file, or by its folder if that is ``study.yaml``, however it is reached.
+
+    >>> _name_of(Path("/studies/my study (2)/study.yaml"))
+    'my-study-2'
+    """
+    name = path.resolve().parent.name if path.stem == "study" else path.stem
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")[:96] or "study"
+
+
+def _beside(path: Path, benchmark: str) -> str:
+    """Find a benchmark that is a file beside the study that names it, and check that it is one."""
+    own = is_file(benchmark)
+    name = str(path.parent / benchmark) if own else benchmark
+    try:
+        known_benchmark(name)
+    except SourceError as error:
+        raise RecipeError(f"{path}: benchmarks: {error}") from None
+    return name
 
 
 def read_design(text: str, where: str = "study", name: str = "") -> Study | Mixing:
@@ -60,6 +91,7 @@ def read_design(text: str, where: str = "study", name: str = "") -> Study | Mixi
                 ("mixtures",), "stands beside arms; expected one of them: mixtures finds its arms"
             )
         form = Mixing
+    document.mistaken(data, "study")
     document.unknown(data, form.model_fields, (), "field")
     try:
         return form.model_validate({"name": name, **data})

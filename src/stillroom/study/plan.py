@@ -69,6 +69,8 @@ class StudyPlan:
         planned: Arm and seed to the plan of its steps.
         different: Every step once, whichever arms it is for, by a name that speaks of it and of all
             before it.
+        short: Arms that make fewer rows than the study wants, and may not repeat them, to the most
+            that they can make.
     """
 
     arms: Mapping[str, Work]
@@ -83,6 +85,7 @@ class StudyPlan:
     compares: bool
     planned: Mapping[tuple[str, int], Sequence[Planned]]
     different: Mapping[str, Planned]
+    short: Mapping[str, int]
 
 
 def plan_study(
@@ -106,9 +109,15 @@ def plan_study(
     owners: dict[str, set[str]] = {}
     once = _Once(Planner(store, rt, {}))
     naive = Work()
+    short: dict[str, int] = {}
+    wanted = study.rows if study.rows and study.shortage == "refuse" else 0
     for seed in range(study.seeds):
         for arm, recipe in recipes.items():
-            here = once.plan(replicate(recipe, seed))
+            here, ends = once.plan(replicate(recipe, seed))
+            bounds = [end.at_most if end.rows is None else end.rows for end in ends]
+            makes = sum(bound or 0 for bound in bounds)
+            if None not in bounds and makes < wanted:
+                short[arm] = min(makes, short.get(arm, makes))
             planned[arm, seed] = [one for _, one in here]
             for name, one in here:
                 owners.setdefault(name, set()).add(arm)
@@ -144,6 +153,7 @@ def plan_study(
         compares=compares,
         planned=planned,
         different=once.known,
+        short=short,
     )
 
 
@@ -159,8 +169,10 @@ class _Once:
     planner: Planner
     known: dict[str, Planned] = field(default_factory=dict)
 
-    def plan(self, domains: Mapping[str, Sequence[Step]]) -> list[tuple[str, Planned]]:
-        """Return the plan of each step of a pipeline, with the step's identity."""
+    def plan(
+        self, domains: Mapping[str, Sequence[Step]]
+    ) -> tuple[list[tuple[str, Planned]], list[Planned]]:
+        """Return the plan of each step of a pipeline with its identity, and of each last step."""
         names = _identities(domains)
         here: list[tuple[str, Planned]] = []
 
@@ -171,8 +183,8 @@ class _Once:
             here.append((name, replace(self.known[name], path=path)))
             return here[-1][1]
 
-        walk(domains, one)
-        return here
+        ends = walk(domains, one)
+        return here, list(ends.values())
 
 
 def _identities(domains: Mapping[str, Sequence[Step]]) -> dict[str, str]:

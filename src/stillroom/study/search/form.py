@@ -101,6 +101,7 @@ def load_search(path: Path) -> Search:
         raise RecipeError(
             f"{path}: cannot be read ({error}); expected a search in YAML. Check the path."
         ) from None
+    document.mistaken(data, "search")
     document.unknown(data, Search.model_fields, (), "field")
     try:
         search = Search.model_validate(data)

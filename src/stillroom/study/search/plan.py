@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from stillroom.recipe.form import Recipe
-from stillroom.study.arms import read_arm, read_base
+from stillroom.study.arms import read_arm, read_arms, read_base
 from stillroom.study.form import Mixing, Study
 from stillroom.study.load import load_design
 from stillroom.study.mixing.run import confirmation, draw_weights, random_study, sources_of
@@ -26,7 +26,7 @@ def preview(search: Search, *, beside: Path) -> list[tuple[Study, dict[str, Reci
         beside: Folder of the search file.
 
     Raises:
-        RecipeError: If an arm does not fit the recipe of its stage.
+        RecipeError: If an arm does not fit the recipe of its stage, or two arms are the same.
     """
     name, data = read_base(search.base, beside)
     studies: list[tuple[Study, dict[str, Recipe]]] = []
@@ -37,8 +37,7 @@ def preview(search: Search, *, beside: Path) -> list[tuple[Study, dict[str, Reci
         parts = [design] if isinstance(design, Study) else _mixing_parts(design, name, data)
         for study in parts:
             settings_of(study.student)
-            recipes = {arm: read_arm(name, data, arm, ch) for arm, ch in study.arms.items()}
-            studies.append((study, recipes))
+            studies.append((study, read_arms(name, data, study.arms)))
         control = parts[-1].arms[parts[-1].control]
         changes = {entry.ranks: list(parts[-1].arms)} if entry.ranks else control
         data = promote(name, data, changes, design.name)

@@ -9,7 +9,7 @@ import yaml
 
 from stillroom.errors import RecipeError
 from stillroom.store.store import disk_errors, replace_text
-from stillroom.study.arms import read_arm, read_base
+from stillroom.study.arms import read_arms, read_base
 from stillroom.study.form import Mixing, Study
 from stillroom.study.laboratory import Laboratory
 from stillroom.study.load import load_design
@@ -57,7 +57,7 @@ def run_search(search: Search, lab: Laboratory, *, beside: Path, out: Path) -> l
             result = raced.rounds[-1].result
             write_race_report(raced, out / design.name)
         else:
-            recipes = {arm: read_arm(name, data, arm, ch) for arm, ch in design.arms.items()}
+            recipes = read_arms(name, data, design.arms)
             result = run(design, recipes, exams, lab)
             write_report(result, out / design.name)
         stage = _judge(entry, result, mixed, raced, search)
