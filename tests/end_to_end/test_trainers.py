@@ -308,7 +308,8 @@ def wrong(what):
 
 if prepares:
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "" and not tokens.exists() and not out.exists()
-    if factory:  # it reads the model, and refuses bf16 without a GPU
+    if factory:  # it reads the model, and refuses bf16 and torchrun without a GPU
+        assert os.environ["FORCE_TORCHRUN"] == "0"
         assert (config["use_cpu"], config["bf16"]) == (True, False) and "deepspeed" not in config
     rows = []
     for line in open(work / "data" / "rows.jsonl"):

@@ -121,7 +121,7 @@ class _Program:
             "WANDB_DISABLED": "true", "DO_NOT_TRACK": "1", "PYTHONUNBUFFERED": "1",
         }  # fmt: skip
         if alone:
-            environment["CUDA_VISIBLE_DEVICES"] = ""
+            environment.update(CUDA_VISIBLE_DEVICES="", FORCE_TORCHRUN="0")
         run_tool([program, verb, str(config)], config.with_suffix(".log"), environment=environment)
 
     def _read(self, job: Job, settings: Finetune, folder: Path) -> Retold:
