@@ -17,6 +17,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import aiohttp
@@ -66,8 +67,11 @@ def bare(url: str, served: str, asked: list[str], at_once: int) -> int:
                         "model": served, "messages": [{"role": "user", "content": text}],
                         "temperature": 0.0, "max_tokens": MAX_TOKENS,
                     }  # fmt: skip
-                    async with session.post(f"{url}/chat/completions", json=body) as response:
-                        tokens += (await response.json())["usage"]["completion_tokens"]
+                    while True:  # a connection that the server has hung up on meanwhile
+                        with suppress(aiohttp.ClientConnectionError):
+                            async with session.post(f"{url}/chat/completions", json=body) as reply:
+                                tokens += (await reply.json())["usage"]["completion_tokens"]
+                                break
 
             await asyncio.gather(*(work() for _ in range(at_once)))
 
