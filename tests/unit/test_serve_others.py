@@ -147,9 +147,9 @@ def test_crashed_server_is_started_again_on_its_port(start: Callable[..., Runnin
 # What vLLM 0.32 says, shortened: the cause first, others that waited for it, and cleaning up.
 NO_MEMORY = """\
 (APIServer pid=13204) WARNING 11-21 13:38:56 [system_utils.py:255] errors like `OSError: [Errno 24]`
-(Worker pid=13354) ERROR 11-21 13:39:43 [multiproc_executor.py:1063] Traceback (most recent call):
-(Worker pid=13354) ERROR 11-21 13:39:43 [multiproc_executor.py:1063]     raise ValueError(
-(Worker pid=13354) ERROR 11-21 13:39:43 [multiproc_executor.py:1063] ValueError: Available \
+(VllmWorker-0 pid=13354) ERROR 11-21 13:39:43 [multiproc_executor.py:1063] Traceback (most recent):
+(VllmWorker-0 pid=13354) ERROR 11-21 13:39:43 [multiproc_executor.py:1063]     raise ValueError(
+(VllmWorker-0 pid=13354) ERROR 11-21 13:39:43 [multiproc_executor.py:1063] ValueError: Available \
 memory on node 0 (21.31/23.21 GiB) is less than requested memory for kv (400.0 GiB).
 (EngineCore pid=13261) ERROR 11-21 13:39:43 [core.py:1510] RuntimeError: Worker failed with error
 Traceback (most recent call last):

@@ -37,9 +37,9 @@ _STOP_STARTING_S = 5.0  # vLLM does not end by itself while it starts, and nobod
 _MISUSE = 2  # the status of a program that does not understand its arguments
 # What stands before a line: (Worker pid=12) ERROR 11-21 13:31:34 [core.py:1512]
 _MARK = re.compile(
-    r"^(?:\(\w+ pid=\d+\) )?(?:[A-Z]+ \d\d-\d\d [\d:]+ \[[^\]]*\] ?|\[[\d: -]+[^\]]*\] )?"
+    r"^(?:\([\w-]+ pid=\d+\) )?(?:[A-Z]+ \d\d-\d\d [\d:]+ \[[^\]]*\] ?|\[[\d: -]+[^\]]*\] )?"
 )
-_EXCEPTION = re.compile(r"(?:[a-z_]\w*\.)*[A-Z]\w*(?:Error|Exception): .")
+_EXCEPTION = re.compile(r"(?:[a-z_]\w*\.)*(?:[A-Z]\w*)?(?:Error|Exception): .")
 _PR_SET_PDEATHSIG = 1
 
 
