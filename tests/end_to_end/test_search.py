@@ -126,6 +126,7 @@ def test_winners_go_on_and_a_person_may_overrule(folder, capsys):
     (folder / "search.yaml").write_text(text)
     capsys.readouterr()
     run(folder, "search", str(folder / "search.yaml"), "--out", str(out))
+    assert "first: verified, by a person: it is right\n" in capsys.readouterr().out
     report = (out / "report.md").read_text()
     assert "by a person: it is right (the rule chose everything)" in report
     promoted = yaml.safe_load((out / "promoted.yaml").read_text())

@@ -645,11 +645,15 @@ def test_a_benchmark_of_ones_own_is_a_yaml_file(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("verify: math", "verify: magic", "mine.yaml: sitting.verify: Input should be 'math'"),
-        ("domain: math", "domain: cooking", "mine.yaml: domain: Input should be 'math'"),
-        ("file: items.jsonl", "", "expected one of hub with files, file and shipped"),
+        ("verify: math", "verify: magic", "mine.yaml: sitting.verify is 'magic'; expected 'math'"),
+        ("domain: math", "domain: cooking", "mine.yaml: domain is 'cooking'; expected 'math'"),
+        (
+            "file: items.jsonl",
+            "",
+            "mine.yaml: the benchmark: .*expected one of hub with files, file and shipped",
+        ),
         ("title: Mine", "title: [", "mine.yaml: cannot be read"),
-        ("repeats: 2", "repeat: 2", "sitting.repeat: Extra inputs"),
+        ("repeats: 2", "repeat: 2", "sitting.repeat is no field"),
     ],
 )
 def test_a_bad_benchmark_file_is_one_message(tmp_path, old, new, words):

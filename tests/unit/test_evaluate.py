@@ -13,7 +13,7 @@ from tests.unit.test_benchmarks import OWN, own
 
 from stillroom.errors import RecipeError, SourceError
 from stillroom.evaluate.contamination import Suspects, read_suspects, suspects_of
-from stillroom.evaluate.grade import Grades, exam_of
+from stillroom.evaluate.grade import Grades, exam_of, title_of
 from stillroom.store.store import Store
 
 pytest.importorskip("scipy")
@@ -282,3 +282,39 @@ def test_items_that_were_searched_in_another_file_than_is_sat_are_refused(tmp_pa
     there = dataclasses.replace(kitchen.runtime, sources={"mine": str(tmp_path / "copy.jsonl")})
     check_files(study, built, [exam], there)
     check_files(Study.model_validate(STUDY), built, [exam], kitchen.runtime)
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("sets/my-items (2).yaml", "my_items_2_"),
+        ("2025.yaml", "items_2025"),
+        ("日本.yml", "items_"),
+        ("math500", "math500"),
+    ],
+)
+def test_a_benchmark_of_any_file_name_can_be_sat(tmp_path, name, title):
+    assert title_of(name) == title
+    if title == name:
+        return
+    file = tmp_path / Path(name).name
+    text = (
+        "title: Mine\nabout: Sums.\ndomain: math\nlicence: mine\nfile: items.jsonl\n"
+        "question: q\nreference: a\nsitting: {verify: math, repeats: 1, temperature: 0.7}\n"
+    )
+    file.write_text(text)
+    assert exam_of(str(file), None).name == title
+    file.write_text(text.replace("repeats: 1", "repeats: 0"))
+    with pytest.raises(
+        SourceError, match=r"repeats is 0; expected greater than or equal to 1"
+    ) as caught:
+        exam_of(str(file), None)
+    assert str(caught.value).startswith(str(file))
+    for old, new, words in [
+        ("verify: math", "verify: maths", "sitting.verify is 'maths'; expected 'math'"),
+        ("sitting:", "siting:", "siting is no field"),
+        ("title: Mine", "", "title is missing"),
+    ]:
+        file.write_text(text.replace(old, new))
+        with pytest.raises(SourceError, match=words):
+            exam_of(str(file), None)

@@ -266,8 +266,18 @@ def read_benchmark(path: Path) -> Benchmark:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the benchmark"
+        match first["type"]:
+            case "extra_forbidden":
+                wrong = " is no field"
+            case "missing":
+                wrong = " is missing; expected one"
+            case "value_error":
+                wrong = f": {first['ctx']['error']}"
+            case _:
+                wanted = first["msg"].replace("Input should be", "expected")
+                wrong = f" is {first['input']!r}; {wanted}"
         raise SourceError(
-            f"{path}: {where}: {first['msg']}. See docs/benchmarks.md for the fields."
+            f"{path}: {where}{wrong}. See docs/benchmarks.md for the fields."
         ) from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise SourceError(f"{path}: cannot be read ({error}); expected a benchmark.") from None

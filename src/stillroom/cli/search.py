@@ -79,7 +79,8 @@ def search(
         finally:
             teller.stop()
     for stage in stages:
-        console.print(Text(f"{stage.study.name}: {stage.promoted}"))
+        person = f", by a person: {stage.because}" if stage.because else ""
+        console.print(Text(f"{stage.study.name}: {stage.promoted}{person}"))
     console.print(
         Text(f"The report is {folder / 'report.md'}; the recipe {folder / 'promoted.yaml'}")
     )

@@ -367,7 +367,9 @@ def names_of(exams: Iterable[Exam]) -> list[str]:
 def _bad(name: str, error: ValidationError, where: str) -> SourceError:
     first = error.errors()[0]
     place = where or ".".join(map(str, first["loc"])) or "sitting"
-    return SourceError(f"{name}: {place}: {first['msg']}. Correct it.")
+    wanted = first["msg"].replace("Input should be", "expected")
+    wrong = f": {wanted}" if wanted == first["msg"] else f" is {first['input']!r}; {wanted}"
+    return SourceError(f"{name}: {place}{wrong}. Correct it.")
 
 
 def exams_of(names: Sequence[str], repeats: int | None, judge: ModelSpec | None) -> list[Exam]:

@@ -19,7 +19,8 @@ class Benchmarks(BaseModel):
     """What students are graded on.
 
     Attributes:
-        develop: Benchmarks that decide, by name.
+        develop: Benchmarks that decide, by name, or by the path of a file of your own beside the
+            study. A name or a list in place of these fields stands for this one.
         held_out: Benchmarks that stay sealed until a winner is promoted.
         repeats: Attempts per question; by default what each benchmark says.
         judge: Who judges answers, where a model does.
@@ -61,6 +62,7 @@ class Design(BaseModel):
     """What all studies say: what is asked, of which students, at which size.
 
     Attributes:
+        name: Of the study; by default that of its file, or of its folder if that is ``study.yaml``.
         question: What is asked, in a sentence.
         hypothesis: What is expected, written down before anything is run.
         base: The recipe that all arms share: a path beside the study, or a shipped name.
