@@ -224,6 +224,14 @@ def test_rows_that_do_not_fit_are_counted(tmp_path):
         train(Store(tmp_path / "other"), "k", Proxy(), work, {})
 
 
+def test_a_row_that_is_repeated_is_not_taken_for_unseen(tmp_path):
+    work = job(tmp_path, steps=8)
+    again = pl.read_parquet(work.rows / "00000.parquet")
+    again.write_parquet(work.rows / "00001.parquet")
+    trained = train(Store(tmp_path / "store"), "k", Proxy(), work, {}).trained
+    assert (trained.rows, trained.unseen) == (2 * again.height, 0)
+
+
 def test_a_group_gives_the_students_of_processes_of_their_own(tmp_path):
     """As on a GPU; one that cannot be trained does not stop the others."""
     members = {}

@@ -127,7 +127,7 @@ class Lessons:
     def __init__(
         self, rows: Sequence[Sequence[TokenRow]], tokens_per_step: int, device: str
     ) -> None:
-        every = {id(row): row for given in rows for row in given}
+        every = {id(row.tokens): row for given in rows for row in given}
         self.numbers = {key: number for number, key in enumerate(every)}
         self.text = text_of(list(every.values()), device)
         self.device = device
@@ -153,7 +153,7 @@ class Lessons:
         numbers, places = [], []
         for at_step in zip(*drawn, strict=True):
             for draw in at_step:
-                found = [self.numbers[id(row)] for row in draw.rows]
+                found = [self.numbers[id(row.tokens)] for row in draw.rows]
                 left = most - len(found)
                 numbers.append(found + [0] * left)
                 places.append(draw.places(self.length) + [end] * left)

@@ -216,7 +216,7 @@ class _School:
             if row is None or len(row.tokens) > BUCKETS[-1]:
                 skipped += 1
             else:
-                rows.append(row)
+                rows.append(row._replace())  # a row that is there twice is seen twice
         if not rows:
             raise TrainingFailed(
                 f"no row fits: {skipped} of {skipped} are longer than {BUCKETS[-1]} tokens or "
