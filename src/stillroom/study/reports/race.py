@@ -330,6 +330,8 @@ def _point(size: int, score: Score) -> Point:
 def _saved(raced: Raced) -> list[Block]:
     race, grid = spent(raced), full_grid(raced)
     unit = "rows learnt" if raced.study.rows else "answer tokens learnt"
+    trained = [sat.trained.get("details", {}) for one in raced.results for sat in one.sat]
+    clock = "CPU seconds" if any("cpu_s" in details for details in trained) else "seconds"
 
     def row(name: str, used: float, whole: float | None) -> list[str]:
         if not whole:
@@ -339,7 +341,7 @@ def _saved(raced: Raced) -> list[Block]:
     rows = [
         row("students trained", race.students, grid.students),
         row(unit, race.learnt, grid.learnt),
-        row("seconds of training", race.seconds or 0.0, grid.seconds),
+        row(f"{clock} of training", race.seconds or 0.0, grid.seconds),
         row("completions asked for", race.asked or 0.0, grid.asked),
         row("attempts on benchmarks", race.attempts, grid.attempts),
     ]
