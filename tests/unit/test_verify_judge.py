@@ -375,7 +375,7 @@ class TestRecipe:
             text = MODELS + f"    - source: {{file: q.jsonl}}\n    - answer: {{}}\n    - {step}\n"
             return read_recipe(text).bound()["math"][-1].identity()
 
-        assert key("verify: math") == key("verify: {by: math}") == {"by": "math"}
+        assert key("verify: math") == key("verify: {by: math}") == {"by": "math/5"}
         assert key(STEP) == key("verify: {judge: {model: grader}}")
         assert key("verify: [math, {judge: grader}]") == key(
             "verify: {cascade: [{by: math}, {judge: {model: grader}}]}"
