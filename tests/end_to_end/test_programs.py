@@ -16,6 +16,7 @@ import polars as pl
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.end_to_end.test_hosted_students import BASE
 
 from stillroom.cli import main
 from stillroom.store.store import Store
@@ -148,17 +149,6 @@ def test_a_template_that_asks_otherwise_is_refused(tmp_path, work, llamafactory)
         trained(work, tmp_path / "store", llamafactory, template="qwen")
 
 
-BASE = """
-name: base
-models:
-  teacher: {name: stillroom/novice-1, temperature: 0.9, max_tokens: 60}
-domains:
-  math:
-    - source: {procedural: {n: 20}}
-    - answer
-    - keep: {where: {finish_reason: [stop, length]}}
-      as: chosen
-"""
 STUDY = """
 question: Do fewer rows do?
 hypothesis: They do.
